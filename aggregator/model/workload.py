@@ -1,0 +1,54 @@
+"""Workload: the top owner of pods, and the ends that a Link can have."""
+
+from dataclasses import dataclass
+
+from aggregator.model.address import IPAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Workload:
+    """The top owner: Deployment, StatefulSet, DaemonSet, CronJob, Job without a CronJob, ReplicaSet and Pod without an
+    owner, and custom owners by their own kind.
+    """
+
+    cluster: str
+    namespace: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Nodes:
+    """All nodes of a cluster as one end: hostNetwork pods, NodePort and LoadBalancer SNAT, kubelets."""
+
+    cluster: str
+
+    def __str__(self) -> str:
+        return "nodes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class ApiServer:
+    """The Kubernetes API server, by its Service address or one of its endpoints."""
+
+    cluster: str
+
+    def __str__(self) -> str:
+        return "kubernetes API server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """An address that no pod, Service or node owned at that time. Its class and alias are computed on reading."""
+
+    cluster: str
+    ip: IPAddress
+
+    def __str__(self) -> str:
+        return str(self.ip)
+
+
+LinkEnd = Workload | Nodes | ApiServer | Address
