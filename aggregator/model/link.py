@@ -50,7 +50,7 @@ def link_key(link: Link) -> str:
 
 
 def link_id(link: Link) -> int:
-    """BLAKE2b-64 of the canonical key as a signed 64-bit integer: every writer computes the same, no sequence needed."""
+    """BLAKE2b-64 of the canonical key as a signed 64-bit integer: the same for every writer, no sequence needed."""
     digest = hashlib.blake2b(link_key(link).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 

@@ -11,7 +11,7 @@ from aggregator.model.protocol import Direction, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowIdentity:
-    """What identifies a flow as an agent reported it. `port` is the server's: the remote's for EGRESS, else the local."""
+    """A flow as an agent reported it. `port` is the server's: the remote's for EGRESS, the local one for INGRESS."""
 
     cluster: str
     node: str  # the reporting agent's node
