@@ -1,0 +1,132 @@
+# Wattle. `make help` lists what there is. Only apt, the lab and the agent run as root; .venv and build/ belong to the
+# checkout's owner, whoever calls make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PYTHONDONTWRITEBYTECODE := 1
+
+OWNER := $(shell stat -c %U .)
+ME := $(shell id -un)
+AS_ROOT := $(if $(filter root,$(ME)),,sudo --preserve-env=PYTHONDONTWRITEBYTECODE,CI)
+AS_OWNER := $(if $(and $(filter root,$(ME)),$(filter-out root,$(OWNER))),runuser -u $(OWNER) --,)
+# Debian's own python3 is the one that sees python3-bpfcc; the python3 on PATH may be another.
+DEBIAN_PYTHON := /usr/bin/python3
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest -q -p no:cacheprovider
+VERDICTS := build/tests
+
+DEMO_PACKAGES := python3-bpfcc python3-venv graphviz dnsmasq-base redis-server nginx-light nftables iproute2 util-linux
+TEST_PACKAGES := $(DEMO_PACKAGES) postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev
+
+define apt-install
+missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+if [ -n "$$missing" ]; then \
+  echo "installing Debian packages:" $$missing; \
+  $(AS_ROOT) deploy/apt-install $$missing; \
+fi
+endef
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- set-up ---------------------------------------------------------------------------------------------------------
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@if [ ! -x $(DEBIAN_PYTHON) ]; then echo "Wattle needs Debian's own $(DEBIAN_PYTHON); this machine has none." >&2; exit 1; fi
+	@echo "making .venv"
+	@$(AS_OWNER) $(DEBIAN_PYTHON) -m venv --system-site-packages .venv
+	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(AS_OWNER) touch .venv/ready
+
+.PHONY: setup-demo
+setup-demo: ## install what the demo needs
+	@$(call apt-install,$(DEMO_PACKAGES))
+	@$(MAKE) .venv/ready
+
+.PHONY: setup
+setup: ## install what the tests need
+	@$(call apt-install,$(TEST_PACKAGES))
+	@$(MAKE) .venv/ready
+
+.PHONY: lock
+lock: ## pin every dependency by hash again
+	$(AS_OWNER) .venv/bin/uv pip compile -q --universal --no-header --python-version 3.11 --generate-hashes --all-extras -o requirements/dev.txt pyproject.toml
+	$(AS_OWNER) .venv/bin/uv pip compile -q --universal --no-header --python-version 3.11 --generate-hashes --extra aggregator -o requirements/aggregator.txt pyproject.toml
+	$(AS_OWNER) .venv/bin/uv pip compile -q --universal --no-header --python-version 3.11 --generate-hashes -o requirements/agent.txt pyproject.toml
+
+.PHONY: proto
+proto: ## generate proto/wattle/v1/*_pb2*.py
+	$(AS_OWNER) $(PY) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto --mypy_out=proto \
+	  --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy $$(find proto -name '*.proto')
+
+# ---- the demo -------------------------------------------------------------------------------------------------------
+
+SCENARIO ?= lab/shop.yaml
+
+.PHONY: demo
+demo: setup-demo ## a lab, an agent, an aggregator: see a policy being woven (ONCE=1 exits, SCENARIO=FILE takes another lab)
+	@$(PY) -m lab.demo $(SCENARIO) $(if $(ONCE),--once)
+
+# ---- tests ----------------------------------------------------------------------------------------------------------
+# Tiers are split by what they need. Those that need root run as root, the rest as the checkout's owner.
+
+# $(1) tier, $(2) who, $(3) further arguments
+define tier
+@echo "== $(1)"
+@$(AS_OWNER) mkdir -p $(VERDICTS)
+@$(2) $(PYTEST) --junitxml=$(VERDICTS)/$(1).xml $(3) tests/$(1) || echo $(1) >> $(VERDICTS)/failed
+endef
+
+.PHONY: test
+test: setup ## every tier but cluster, e2e and soak
+	@rm -rf $(VERDICTS)
+	@$(MAKE) lint
+	@$(MAKE) test-unit test-property test-conformance test-contract test-integration test-kernel test-chaos test-vm
+	@$(PY) tests/verdict.py $(VERDICTS)
+
+.PHONY: lint
+lint: .venv/ready ## ruff, mypy --strict, the import contracts
+	@$(AS_OWNER) .venv/bin/ruff check --no-cache -q .
+	@$(AS_OWNER) .venv/bin/ruff format --no-cache -q --check .
+	@$(AS_OWNER) .venv/bin/mypy --cache-dir=build/mypy
+	@$(AS_OWNER) .venv/bin/lint-imports --no-cache --no-logo
+
+.PHONY: test-unit test-property test-conformance test-contract test-integration test-kernel test-chaos test-vm
+test-unit: .venv/ready ## needs nothing
+	$(call tier,unit,$(AS_OWNER),-n 2)
+test-property: .venv/ready ## laws, by hypothesis
+	$(call tier,property,$(AS_OWNER),-n 2)
+test-conformance: .venv/ready ## NetworkPolicy semantics, case by case
+	$(call tier,conformance,$(AS_OWNER),-n 2)
+test-contract: .venv/ready ## one suite for every implementation of a Protocol
+	$(call tier,contract,$(AS_ROOT),)
+test-integration: .venv/ready ## a real PostgreSQL, a real lab, the demo
+	$(call tier,integration,$(AS_ROOT),)
+test-kernel: .venv/ready ## this machine's kernel
+	$(call tier,kernel,$(AS_ROOT),)
+test-chaos: .venv/ready ## kill -9, partitions, torn files
+	$(call tier,chaos,$(AS_ROOT),)
+test-vm: .venv/ready ## Debian's kernels in QEMU
+	$(call tier,vm,$(AS_ROOT),)
+
+.PHONY: test-cluster test-e2e
+test-cluster: setup ## a real API server
+	@if ls tests/cluster/test_*.py >/dev/null 2>&1; then $(AS_ROOT) $(PYTEST) tests/cluster; else echo "test-cluster: no such tests yet"; fi
+test-e2e: setup ## a real cluster
+	@if ls tests/e2e/test_*.py >/dev/null 2>&1; then $(AS_ROOT) $(PYTEST) tests/e2e; else echo "test-e2e: no such tests yet"; fi
+
+# ---- figures --------------------------------------------------------------------------------------------------------
+
+BENCHES := $(patsubst bench/%.py,bench-%,$(filter-out bench/__init__.py bench/report.py,$(wildcard bench/*.py)))
+
+.PHONY: bench $(BENCHES)
+bench: $(BENCHES) ## every figure, one JSON object a line, kept in build/bench/
+$(BENCHES): bench-%: setup
+	@$(AS_ROOT) $(PY) -m bench.$*
+
+.PHONY: clean
+clean: ## remove what was built
+	$(AS_ROOT) rm -rf build .venv
