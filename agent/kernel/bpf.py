@@ -1,0 +1,170 @@
+"""bpf(2), as far as the agent needs it, without a library.
+
+Enters: file descriptors and buffers. Leaves: their contents, or BpfSyscallError with errno and what was being done.
+Invariant: nothing here keeps state; who holds a descriptor owns what it stands for.
+Layouts: union bpf_attr of include/uapi/linux/bpf.h, one struct a command.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from agent.errors import BpfSyscallError, KernelError
+
+_SYSCALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280}
+_ATTR_BYTES: Final = 128
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+_MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_GET_NEXT_KEY = 1, 2, 3, 4
+_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO = 6, 7, 15
+_BATCH_LOOKUP, _BATCH_LOOKUP_AND_DELETE, _LINK_CREATE, _ENABLE_STATS = 24, 25, 28, 32
+UPDATE_ANY, UPDATE_NO_EXIST = 0, 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapInfo:
+    map_type: int
+    map_id: int
+    key_bytes: int
+    value_bytes: int
+    max_entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramInfo:
+    """`run_time_ns` and `runs` stay 0 unless kernel.bpf_stats_enabled is on."""
+
+    name: str
+    run_time_ns: int
+    runs: int
+
+
+def _call(command: int, attr: bytearray, doing: str, *, accept: tuple[int, ...] = ()) -> tuple[int, int]:
+    number = _SYSCALL_NUMBERS.get(platform.machine())
+    if number is None:
+        raise KernelError(f"{doing}: bpf(2) has no known number on {platform.machine()}")
+    buffer = (ctypes.c_char * len(attr)).from_buffer(attr)
+    result = int(_LIBC.syscall(number, command, ctypes.byref(buffer), len(attr)))
+    failure = ctypes.get_errno() if result < 0 else 0
+    if failure and failure not in accept:
+        raise BpfSyscallError(doing, failure)
+    return result, failure
+
+
+def _attr(layout: str, *values: int) -> bytearray:
+    attr = bytearray(_ATTR_BYTES)
+    struct.pack_into(layout, attr, 0, *values)
+    return attr
+
+
+def lookup(map_fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    keys, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value_bytes)
+    attr = _attr("<IIQQQ", map_fd, 0, ctypes.addressof(keys), ctypes.addressof(value), 0)
+    _, failure = _call(_MAP_LOOKUP, attr, "looking up a map entry", accept=(errno.ENOENT,))
+    return None if failure else value.raw
+
+
+def update(map_fd: int, key: bytes, value: bytes, flags: int = UPDATE_ANY) -> bool:
+    """False when the entry is there already and `flags` is UPDATE_NO_EXIST."""
+    keys, values = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(value, len(value))
+    attr = _attr("<IIQQQ", map_fd, 0, ctypes.addressof(keys), ctypes.addressof(values), flags)
+    _, failure = _call(_MAP_UPDATE, attr, "updating a map entry", accept=(errno.EEXIST,))
+    return not failure
+
+
+def delete(map_fd: int, key: bytes) -> None:
+    keys = ctypes.create_string_buffer(key, len(key))
+    attr = _attr("<IIQQQ", map_fd, 0, ctypes.addressof(keys), 0, 0)
+    _call(_MAP_DELETE, attr, "deleting a map entry", accept=(errno.ENOENT,))
+
+
+def set_inner_map(outer_fd: int, inner_fd: int) -> None:
+    """Make `inner_fd` the map behind slot 0. Returns after every program that still used the other one has ended."""
+    update(outer_fd, struct.pack("<I", 0), struct.pack("<I", inner_fd))
+
+
+class BatchCursor:
+    """Walks one hash map in batches, straight into the caller's memory."""
+
+    def __init__(self, map_fd: int, *, remove: bool) -> None:
+        self._map_fd = map_fd
+        self._command = _BATCH_LOOKUP_AND_DELETE if remove else _BATCH_LOOKUP
+        self._token = ctypes.create_string_buffer(64)
+        self._next_token = ctypes.create_string_buffer(64)
+        self._started = False
+        self.exhausted = False
+
+    def read(self, keys_address: int, values_address: int, capacity: int) -> int:
+        """Read up to `capacity` entries and say how many; 0 with `exhausted` unset means that more room is needed."""
+        token = ctypes.addressof(self._token) if self._started else 0
+        attr = _attr(
+            "<QQQQIIQQ",
+            token,
+            ctypes.addressof(self._next_token),
+            keys_address,
+            values_address,
+            capacity,
+            self._map_fd,
+            0,
+            0,
+        )
+        accept = (errno.ENOENT, errno.ENOSPC)  # the end; a bucket that is larger than the room
+        _, failure = _call(self._command, attr, "draining a map", accept=accept)
+        (count,) = struct.unpack_from("<I", attr, 32)
+        if failure == errno.ENOSPC:
+            return 0
+        self.exhausted = failure == errno.ENOENT
+        self._started = True
+        self._token, self._next_token = self._next_token, self._token
+        return int(count)
+
+
+def map_info(fd: int) -> MapInfo:
+    info = _info(fd, 88, "reading a map's description")
+    map_type, map_id, key_bytes, value_bytes, max_entries = struct.unpack_from("<IIIII", info)
+    return MapInfo(
+        map_type=map_type, map_id=map_id, key_bytes=key_bytes, value_bytes=value_bytes, max_entries=max_entries
+    )
+
+
+def program_info(fd: int) -> ProgramInfo:
+    """Struct bpf_prog_info: name at 64, run_time_ns at 192, run_cnt at 200."""
+    info = _info(fd, 224, "reading a program's description")
+    run_time_ns, runs = struct.unpack_from("<QQ", info, 192)
+    name = info[64:80].split(b"\0", 1)[0].decode("ascii", "replace")
+    return ProgramInfo(name=name, run_time_ns=run_time_ns, runs=runs)
+
+
+def _info(fd: int, length: int, doing: str) -> bytes:
+    buffer = ctypes.create_string_buffer(length)
+    _call(_OBJ_GET_INFO, _attr("<IIQ", fd, length, ctypes.addressof(buffer)), doing)
+    return buffer.raw
+
+
+def pin(fd: int, path: str) -> None:
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _call(_OBJ_PIN, _attr("<QI", ctypes.addressof(name), fd), f"pinning {path}")
+
+
+def get_pinned(path: str) -> int:
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    fd, _ = _call(_OBJ_GET, _attr("<QI", ctypes.addressof(name), 0), f"opening the pin {path}")
+    return fd
+
+
+def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
+    """Attach by a link, which ends with its descriptor; BPF_PROG_ATTACH would outlive a killed process."""
+    fd, _ = _call(_LINK_CREATE, _attr("<IIII", program_fd, target_fd, attach_type, 0), "attaching to the cgroup tree")
+    return fd
+
+
+def enable_stats() -> int:
+    """Time every program while the returned descriptor is open; needs rights the agent may not have."""
+    fd, _ = _call(_ENABLE_STATS, _attr("<I", 0), "enabling run time statistics")
+    return fd

@@ -1,0 +1,200 @@
+"""A reader for BTF, the kernel's own description of its types.
+
+Enters: the bytes of /sys/kernel/btf/vmlinux. Leaves: where a struct's field lies, the value of an enumerator, whether a
+function is known. Invariant: any other bytes give BtfError, never another exception and never an endless loop.
+Format: https://docs.kernel.org/bpf/btf.html
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import BtfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
+
+_MAGIC: Final = 0xEB9F
+_HEADER: Final = struct.Struct("<HBBIIIII")
+_TYPE: Final = struct.Struct("<III")
+_MEMBER: Final = struct.Struct("<III")
+_PAIR: Final = struct.Struct("<II")
+
+_ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF = 3, 4, 5, 6, 8
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _TYPE_TAG, _ENUM64 = 9, 10, 11, 12, 18, 19
+_MODIFIERS: Final = frozenset({_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG})
+# Bytes that follow the 12-byte type record: (fixed, per element).
+_TRAILING: Final = {
+    1: (4, 0),  # int
+    _ARRAY: (12, 0),
+    _STRUCT: (0, 12),
+    _UNION: (0, 12),
+    _ENUM: (0, 8),
+    13: (0, 8),  # function prototype
+    14: (4, 0),  # variable
+    15: (0, 12),  # data section
+    17: (4, 0),  # declaration tag
+    _ENUM64: (0, 12),
+}
+_LAST_KIND: Final = 19
+_MAX_DEPTH: Final = 64  # nesting of anonymous members and modifiers; the kernel's own limit is 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """Where a field lies; `bits` is 0 unless it is a bit-field."""
+
+    bit_offset: int
+    bits: int
+
+    @property
+    def byte_offset(self) -> int:
+        return self.bit_offset // 8
+
+    @property
+    def shift(self) -> int:
+        return self.bit_offset % 8
+
+    @property
+    def mask(self) -> int:
+        return (1 << self.bits) - 1 if self.bits else 0xFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Type:
+    name: int
+    info: int
+    size_or_type: int
+    position: int  # of what follows the record
+
+    @property
+    def kind(self) -> int:
+        return (self.info >> 24) & 0x1F
+
+    @property
+    def elements(self) -> int:
+        return self.info & 0xFFFF
+
+    @property
+    def has_bit_fields(self) -> bool:
+        return bool(self.info >> 31)
+
+
+class Btf:
+    """The types of one kernel."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        try:
+            magic, version, _flags, header_len, type_off, type_len, str_off, str_len = _HEADER.unpack_from(data)
+        except struct.error as exc:
+            raise BtfError("reading the BTF header: too short") from exc
+        if magic != _MAGIC or version != 1:
+            raise BtfError(f"reading the BTF header: magic {magic:#x}, version {version}")
+        self._strings, self._strings_end = header_len + str_off, header_len + str_off + str_len
+        start, end = header_len + type_off, header_len + type_off + type_len
+        if end > len(data) or self._strings_end > len(data):
+            raise BtfError("reading the BTF header: a section lies outside the data")
+        self._types = list(self._records(start, end))
+        self._ids: dict[tuple[int, str], int] = {}
+        for index, record in enumerate(self._types, start=1):
+            if record.name and record.kind in (_STRUCT, _UNION, _ENUM, _ENUM64, _FUNC):
+                self._ids.setdefault((record.kind, self._string(record.name)), index)
+
+    @classmethod
+    def load(cls, path: Path = VMLINUX) -> Btf:
+        try:
+            return cls(path.read_bytes())
+        except OSError as exc:
+            raise BtfError(f"reading {path}: {exc.strerror}; a kernel with CONFIG_DEBUG_INFO_BTF is needed") from exc
+
+    def field(self, struct_name: str, path: str) -> Field:
+        """Find `path`, dotted, through anonymous structs and unions."""
+        type_id = self._ids.get((_STRUCT, struct_name))
+        if type_id is None:
+            raise BtfError(f"finding {struct_name}.{path}: the kernel has no struct {struct_name}")
+        offset = bits = 0
+        for part in path.split("."):
+            found = self._member(self._resolve(type_id), part, 0)
+            if found is None:
+                raise BtfError(f"finding {struct_name}.{path}: no field {part}")
+            type_id, relative, bits = found
+            offset += relative
+        return Field(bit_offset=offset, bits=bits)
+
+    def struct_size(self, name: str) -> int:
+        type_id = self._ids.get((_STRUCT, name))
+        if type_id is None:
+            raise BtfError(f"sizing struct {name}: the kernel has none")
+        return self._type(type_id).size_or_type
+
+    def enumerator(self, enum_name: str, name: str) -> int | None:
+        """Value of one enumerator, or None; only its unsigned low 32 bits."""
+        type_id = self._ids.get((_ENUM, enum_name))
+        if type_id is None:
+            return None
+        record = self._type(type_id)
+        for element in range(record.elements):
+            name_offset, value = _PAIR.unpack_from(self._data, record.position + 8 * element)
+            if self._string(name_offset) == name:
+                return int(value)
+        return None
+
+    def has_function(self, name: str) -> bool:
+        return (_FUNC, name) in self._ids
+
+    def _records(self, position: int, end: int) -> Iterator[_Type]:
+        while position < end:
+            if position + _TYPE.size > end:
+                raise BtfError("reading BTF types: the last record is cut")
+            record = _Type(*_TYPE.unpack_from(self._data, position), position + _TYPE.size)
+            if not 1 <= record.kind <= _LAST_KIND:
+                raise BtfError(f"reading BTF types: unknown kind {record.kind}")
+            fixed, each = _TRAILING.get(record.kind, (0, 0))
+            position += _TYPE.size + fixed + each * record.elements
+            if position > end:
+                raise BtfError("reading BTF types: the last record is cut")
+            yield record
+
+    def _type(self, type_id: int) -> _Type:
+        if not 1 <= type_id <= len(self._types):
+            raise BtfError(f"following BTF type {type_id}: there are {len(self._types)}")
+        return self._types[type_id - 1]
+
+    def _string(self, offset: int) -> str:
+        start = self._strings + offset
+        end = self._data.find(b"\0", start, self._strings_end)
+        if start >= self._strings_end or end < 0:
+            raise BtfError(f"reading BTF string {offset}: outside the string section")
+        return self._data[start:end].decode("utf-8", "replace")
+
+    def _resolve(self, type_id: int) -> int:
+        for _ in range(_MAX_DEPTH):
+            record = self._type(type_id)
+            if record.kind not in _MODIFIERS:
+                return type_id
+            type_id = record.size_or_type
+        raise BtfError("following BTF modifiers: too deep")
+
+    def _member(self, type_id: int, name: str, depth: int) -> tuple[int, int, int] | None:
+        if depth > _MAX_DEPTH:
+            raise BtfError("following anonymous BTF members: too deep")
+        record = self._type(type_id)
+        if record.kind not in (_STRUCT, _UNION):
+            return None
+        for element in range(record.elements):
+            name_offset, member_type, raw = _MEMBER.unpack_from(self._data, record.position + 12 * element)
+            offset, bits = (raw & 0xFFFFFF, raw >> 24) if record.has_bit_fields else (raw, 0)
+            if name_offset:
+                if self._string(name_offset) == name:
+                    return member_type, offset, bits
+                continue
+            found = self._member(self._resolve(member_type), name, depth + 1)
+            if found is not None:
+                return found[0], offset + found[1], found[2]
+        return None
