@@ -117,7 +117,11 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_CORRUPT: _GapReason.ValueType  # 2
     """a record failed its checksum"""
     GAP_REASON_TORN: _GapReason.ValueType  # 3
-    """the last record was cut by a crash"""
+    """the last record was cut by a crash, or the last second before a power loss had not reached the disk"""
+    GAP_REASON_CLONED: _GapReason.ValueType  # 4
+    """the spool turned out to be a copy of another agent's: what it held was given up"""
+    GAP_REASON_FORGOTTEN: _GapReason.ValueType  # 5
+    """the server's own: acknowledged to the agent, but not in this database (restored from a backup)"""
 
 class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper): ...
 
@@ -127,8 +131,35 @@ GAP_REASON_EVICTED: GapReason.ValueType  # 1
 GAP_REASON_CORRUPT: GapReason.ValueType  # 2
 """a record failed its checksum"""
 GAP_REASON_TORN: GapReason.ValueType  # 3
-"""the last record was cut by a crash"""
+"""the last record was cut by a crash, or the last second before a power loss had not reached the disk"""
+GAP_REASON_CLONED: GapReason.ValueType  # 4
+"""the spool turned out to be a copy of another agent's: what it held was given up"""
+GAP_REASON_FORGOTTEN: GapReason.ValueType  # 5
+"""the server's own: acknowledged to the agent, but not in this database (restored from a backup)"""
 Global___GapReason: _TypeAlias = GapReason  # noqa: Y015
+
+class _GoAwayKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GoAwayKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GoAwayKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GO_AWAY_KIND_UNSPECIFIED: _GoAwayKind.ValueType  # 0
+    """nothing to do but to come back later"""
+    GO_AWAY_KIND_FENCED: _GoAwayKind.ValueType  # 1
+    """another process speaks for this agent"""
+    GO_AWAY_KIND_CLONED: _GoAwayKind.ValueType  # 2
+    """Hello.lineage does not know the cursor's last instance: start a new epoch"""
+
+class GoAwayKind(_GoAwayKind, metaclass=_GoAwayKindEnumTypeWrapper): ...
+
+GO_AWAY_KIND_UNSPECIFIED: GoAwayKind.ValueType  # 0
+"""nothing to do but to come back later"""
+GO_AWAY_KIND_FENCED: GoAwayKind.ValueType  # 1
+"""another process speaks for this agent"""
+GO_AWAY_KIND_CLONED: GoAwayKind.ValueType  # 2
+"""Hello.lineage does not know the cursor's last instance: start a new epoch"""
+Global___GoAwayKind: _TypeAlias = GoAwayKind  # noqa: Y015
 
 @_typing.final
 class AgentMessage(_message.Message):
@@ -225,6 +256,8 @@ class Hello(_message.Message):
     NEXT_SEQ_FIELD_NUMBER: _builtins.int
     CLOCK_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     """1"""
     cluster: _builtins.str
@@ -241,8 +274,14 @@ class Hello(_message.Message):
     """sequence number that the next new batch will get; >= 1"""
     version: _builtins.str
     """agent's version, for people"""
+    instance: _builtins.int
+    """random, one per agent process; what a cursor is fenced by"""
     @_builtins.property
     def clock(self) -> Global___Clock: ...
+    @_builtins.property
+    def lineage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """instances that have used this spool since its last Welcome, and the one of that Welcome; ends with"""
+
     def __init__(
         self,
         *,
@@ -255,10 +294,12 @@ class Hello(_message.Message):
         next_seq: _builtins.int = ...,
         clock: Global___Clock | None = ...,
         version: _builtins.str = ...,
+        instance: _builtins.int = ...,
+        lineage: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "clock", b"clock", "cluster", b"cluster", "epoch", b"epoch", "first_seq", b"first_seq", "next_seq", b"next_seq", "protocol_version", b"protocol_version", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "boot_id", b"boot_id", "clock", b"clock", "cluster", b"cluster", "epoch", b"epoch", "first_seq", b"first_seq", "instance", b"instance", "lineage", b"lineage", "next_seq", b"next_seq", "protocol_version", b"protocol_version", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -793,17 +834,22 @@ class GoAway(_message.Message):
 
     REASON_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
+    """a sentence"""
     retry_after_ms: _builtins.int
+    """do not come back earlier"""
+    kind: Global___GoAwayKind.ValueType
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         retry_after_ms: _builtins.int = ...,
+        kind: Global___GoAwayKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reason", b"reason", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
