@@ -17,6 +17,7 @@ class InputError(WattleError):
     """The input cannot be used."""
 
     def __init__(self, message: str, *, file: str = "", document: int | None = None, field: str = "") -> None:
+        self.reason = message  # without the place: what an outer reader wraps again, knowing more of the place
         self.file = file
         self.document = document
         self.field = field
