@@ -37,6 +37,8 @@ class Resolved:
     src_pod: str = ""  # "namespace/name", "" when that end is no single pod
     dst_pod: str = ""
     same_node_probe: bool = False
+    holds_since: datetime | None = None  # the same answer holds for the same identity within these bounds;
+    holds_until: datetime | None = None  # None = as far back, or on, as is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,10 @@ class Resolver(TypingProtocol):
 
     @property
     def generation(self) -> int:
-        """Grows whenever the answers may have changed: a cached Resolution is good for one generation."""
+        """Grows whenever the answers may have changed.
+
+        A cached Resolved is good for one generation, and for times from `holds_since` to `holds_until`.
+        """
         ...
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:

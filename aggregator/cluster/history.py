@@ -1,0 +1,220 @@
+"""History: who had an address, and what stood behind a Service, at a time.
+
+Enters: facts with the span in which they *may* have been true (object times are whole seconds, clocks differ, a watch
+lags). Leaves: every candidate at a time. Invariant: the true answer is always among the candidates, so exactly one
+candidate is an answer and several are none; merging spans is commutative, so any order of events gives one history.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from aggregator.cluster.reduce import FOREVER, NEVER, PodFacts
+from aggregator.model.address import IPAddress
+from aggregator.model.cluster import Node, ServiceBackend, ServicePort
+from aggregator.model.workload import Workload
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Clocks of nodes and of the API server differ by this much at most before a verdict is doubted.
+SKEW_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Span(Generic[K]):
+    """`key` may have been so from `since` to `until`."""
+
+    key: K
+    since: float
+    until: float
+
+    def narrow(self, since: float, until: float) -> bool:
+        """Take both bounds into account: what either rules out is ruled out. True when that changed it."""
+        before = (self.since, self.until)
+        self.since, self.until = max(self.since, since), min(self.until, until)
+        return before != (self.since, self.until)
+
+
+class Timeline(Generic[K]):
+    """The spans of one address (or one Service), few and unordered: an address has few owners within the retention."""
+
+    __slots__ = ("spans",)
+
+    def __init__(self) -> None:
+        self.spans: list[Span[K]] = []
+
+    def add(self, key: K, since: float, until: float) -> bool:
+        for span in self.spans:
+            if span.key == key:
+                return span.narrow(since, until)
+        self.spans.append(Span(key, since, until))
+        return True
+
+    def at(self, moment: float, grace_seconds: float) -> list[K]:
+        """Who may have had it at `moment`; when nobody may, who let go of it last within the grace period before."""
+        live = [s.key for s in self.spans if s.since <= moment <= s.until]
+        if live or not grace_seconds:
+            return live
+        late = [s for s in self.spans if s.until < moment <= s.until + grace_seconds]
+        return [max(late, key=lambda s: s.until).key] if late else []
+
+    def holds(self, moment: float, grace_seconds: float) -> tuple[float, float]:
+        """The bounds around `moment` between which the answer of `at` cannot change."""
+        edges = [edge for s in self.spans for edge in (s.since, s.until, s.until + grace_seconds)]
+        return (
+            max((e for e in edges if e <= moment), default=NEVER),
+            min((e for e in edges if e > moment), default=FOREVER),
+        )
+
+    def forget(self, before: float) -> bool:
+        """Drop what ended before; True when nothing is left."""
+        self.spans = [s for s in self.spans if s.until >= before]
+        return not self.spans
+
+
+class ServiceState(NamedTuple):
+    """What stood behind a Service for a while. `version` tells states apart that are equal but apart in time."""
+
+    version: int
+    ports: tuple[ServicePort, ...]
+    backends: tuple[ServiceBackend, ...]
+
+
+class ServiceKey(NamedTuple):
+    namespace: str
+    name: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class PodPast(NamedTuple):
+    """A pod as the history keeps it after it is gone. `workload` None = its owner was never seen."""
+
+    uid: str
+    static_uid: str
+    namespace: str
+    name: str
+    node_name: str
+    host_network: bool
+    workload: Workload | None
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+Owner = PodPast | Node
+
+
+@dataclass(slots=True)
+class History:
+    """Every address and Service of one cluster over the retention."""
+
+    grace_seconds: float = 30.0
+    pods: dict[str, PodPast] = field(default_factory=dict)  # by UID; a pod without one has "namespace/name"
+    static_pods: dict[tuple[str, str], str] = field(default_factory=dict)  # (node, config hash) -> UID
+    pod_ips: dict[IPAddress, Timeline[str]] = field(default_factory=dict)  # -> keys of `pods`
+    node_ips: dict[IPAddress, Timeline[str]] = field(default_factory=dict)  # -> node names
+    service_ips: dict[IPAddress, Timeline[ServiceKey]] = field(default_factory=dict)
+    services: dict[ServiceKey, Timeline[ServiceState]] = field(default_factory=dict)
+    pod_ends: dict[str, float] = field(default_factory=dict)  # keys of `pods` that are gone, and since when
+
+    def see_pod(self, key: str, facts: PodFacts, workload: Workload | None, *, since: float, until: float) -> bool:
+        """A version of a pod was seen; its address may have been its own from `since` to `until`."""
+        known = self.pods.get(key)
+        past = PodPast(
+            key,
+            facts.static_uid or (known.static_uid if known else ""),
+            facts.namespace,
+            facts.name,
+            facts.node_name or (known.node_name if known else ""),
+            facts.host_network,
+            workload or (known.workload if known else None),
+        )
+        changed = known != past
+        if changed:
+            self.pods[key] = past
+        if past.static_uid:
+            self.static_pods[(past.node_name, past.static_uid)] = key
+        if until < FOREVER:
+            self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
+        if facts.host_network:
+            return changed
+        for ip in facts.ips:
+            changed |= self.pod_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until)
+        return changed
+
+    def end_pod(self, key: str, ips: Iterable[IPAddress], *, until: float) -> None:
+        """The pod is known to be gone at `until`."""
+        self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
+        for ip in ips:
+            if ip in self.pod_ips:
+                self.pod_ips[ip].add(key, NEVER, until)
+
+    def see_node(self, node: Node, *, since: float, until: float = FOREVER) -> bool:
+        changed = False
+        for ip in node.addresses:
+            changed |= self.node_ips.setdefault(ip, Timeline()).add(node.name, since - SKEW_SECONDS, until)
+        return changed
+
+    def end_node(self, node: Node, *, until: float) -> None:
+        for ip in node.addresses:
+            if ip in self.node_ips:
+                self.node_ips[ip].add(node.name, NEVER, until)
+
+    def see_service(self, key: ServiceKey, ips: Iterable[IPAddress], *, since: float, until: float) -> bool:
+        changed = False
+        for ip in ips:
+            changed |= self.service_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until)
+        return changed
+
+    def see_backends(
+        self,
+        key: ServiceKey,
+        ports: tuple[ServicePort, ...],
+        backends: tuple[ServiceBackend, ...],
+        *,
+        confirmed: float,
+        at: float,
+    ) -> bool:
+        """What stands behind a Service from `at`, and what it replaces stood there until then at most.
+
+        Between `confirmed` (the view was last known to be right) and `at` either may have been so.
+        """
+        timeline = self.services.setdefault(key, Timeline())
+        last = max(timeline.spans, key=lambda s: s.key.version, default=None)
+        if last is not None and (last.key.ports, last.key.backends) == (ports, backends) and last.until == FOREVER:
+            return False
+        if last is not None:
+            last.until = min(last.until, at + SKEW_SECONDS)
+        version = last.key.version + 1 if last else 0
+        timeline.add(ServiceState(version, ports, backends), confirmed - SKEW_SECONDS, FOREVER)
+        return True
+
+    def end_service(self, key: ServiceKey, *, until: float) -> None:
+        for timeline in self.service_ips.values():
+            for span in timeline.spans:
+                if span.key == key:
+                    span.until = min(span.until, until)
+        for state in self.services[key].spans if key in self.services else ():
+            state.until = min(state.until, until)
+
+    def forget(self, before: float) -> int:
+        """Drop what ended before; how many pods were dropped."""
+        _forget(self.pod_ips, before)
+        _forget(self.node_ips, before)
+        _forget(self.service_ips, before)
+        _forget(self.services, before)
+        gone = [key for key, until in self.pod_ends.items() if until < before]
+        for key in gone:
+            past = self.pods.pop(key)
+            self.static_pods.pop((past.node_name, past.static_uid), None)
+            del self.pod_ends[key]
+        return len(gone)
+
+
+def _forget(index: dict[K, Timeline[V]], before: float) -> None:
+    for key in [key for key, timeline in index.items() if timeline.forget(before)]:
+        del index[key]

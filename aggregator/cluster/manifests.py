@@ -1,0 +1,243 @@
+"""ManifestSource: the cluster view from plain manifests, re-read on change.
+
+Enters: a file or a directory of YAML or JSON (`kubectl get -o yaml`, Helm output, several documents, Lists). Leaves: a
+ClusterSource. Invariant: what is missing is said in a finding, never made up; a file that cannot be read keeps what it
+last said. Only files whose name, size, inode or time changed are read again.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from aggregator.cluster import reduce
+from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
+from aggregator.cluster.discover import discovered_cidrs
+from aggregator.cluster.findings import view_findings
+from aggregator.cluster.reduce import Raw
+from aggregator.cluster.resolve import ViewResolver
+from aggregator.cluster.view import ClusterView
+from aggregator.errors import ClusterError, InputError
+from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.finding import Finding, Severity
+
+SUFFIXES = (".yaml", ".yml", ".json")
+# Owners first, so that a pod's chain of controllers is there when the pod comes.
+ORDER = (
+    "Namespace",
+    "Node",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "CronJob",
+    "ReplicaSet",
+    "Job",
+    "Pod",
+    "Service",
+)
+STALE_AFTER_SECONDS = 30.0
+
+ObjectId = tuple[str, str, str, str]  # kind, namespace, name, uid
+
+
+class _Stamp(NamedTuple):
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: a time stays a string."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class ManifestSource:
+    """Implements ClusterSource. `load()` reads once, as a cluster that stands still; `run()` follows the changes."""
+
+    def __init__(
+        self, path: Path, *, cluster: str = "default", poll_seconds: float = 0.5, grace_seconds: float = 30.0
+    ) -> None:
+        self._path = path
+        self._poll_seconds = poll_seconds
+        self.view = ClusterView(cluster, derive=True, grace_seconds=grace_seconds)
+        self._resolver = ViewResolver(self.view)
+        self._stamps: dict[Path, _Stamp] = {}
+        self._objects: dict[Path, dict[ObjectId, Raw]] = {}
+        self._unreadable: dict[Path, str] = {}
+        self._by_hand: tuple[Any, ...] = ()
+        self._running = False
+        self._read_at = 0.0
+
+    @property
+    def cluster(self) -> str:
+        return self.view.cluster
+
+    @property
+    def snapshot(self) -> ClusterSnapshot:
+        return self.view.snapshot()
+
+    @property
+    def resolver(self) -> ViewResolver:
+        return self._resolver
+
+    @property
+    def cidrs(self) -> ClusterCidrs:
+        return self.view.cidrs
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        broken = tuple(
+            Finding(
+                code="manifest-unreadable",
+                severity=Severity.WARNING,
+                subject=str(path),
+                message=reason,
+                way_out="correct the file; until then what it last said holds",
+            )
+            for path, reason in sorted(self._unreadable.items())
+        )
+        incomplete = incomplete_finding(self.view.cidrs, self.cluster)
+        return (*broken, *((incomplete,) if incomplete else ()), *view_findings(self.view))
+
+    @property
+    def age_seconds(self) -> float:
+        return max(0.0, time.time() - self._read_at) if self._running else 0.0
+
+    @property
+    def stale(self) -> bool:
+        return self.age_seconds > STALE_AFTER_SECONDS
+
+    def load(self) -> None:
+        """Read once. Raises ClusterError when there is nothing to read, InputError when a file makes no sense."""
+        if not self._path.exists():
+            raise ClusterError(f"no manifests at {self._path}")
+        self._refresh()
+        self.view.confirmed = reduce.FOREVER  # it stands still: nothing can happen that is not seen
+        for path, reason in sorted(self._unreadable.items()):
+            raise InputError(reason, file=str(path))
+
+    async def run(self) -> None:
+        """Follow the directory until cancelled. A path that is not there yet is waited for."""
+        self._running = True
+        try:
+            while True:
+                await asyncio.to_thread(self._refresh)
+                await asyncio.sleep(self._poll_seconds)
+        finally:
+            self._running = False
+
+    # ---- reading ----------------------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        started = time.time()
+        before = {key: raw for objects in self._objects.values() for key, raw in objects.items()}
+        if self._read_changed_files():
+            after = {key: raw for objects in self._objects.values() for key, raw in objects.items()}
+            self._apply(before, after, started)
+        self._read_at = started
+        if self._running:
+            self.view.confirmed = started
+
+    def _read_changed_files(self) -> bool:
+        found = dict(self._files())
+        changed = False
+        for path in self._stamps.keys() - found.keys():
+            del self._stamps[path]
+            changed |= self._objects.pop(path, None) is not None
+            self._unreadable.pop(path, None)
+        for path, stamp in found.items():
+            if self._stamps.get(path) == stamp:
+                continue
+            self._stamps[path] = stamp
+            try:
+                self._objects[path] = dict(_objects_in(path))
+            except FileNotFoundError:
+                self._stamps.pop(path)  # it went away in between: the next round sees that
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as exc:
+                self._unreadable[path] = f"cannot be read: {exc}"
+                continue
+            self._unreadable.pop(path, None)
+            changed = True
+        return changed
+
+    def _files(self) -> Iterator[tuple[Path, _Stamp]]:
+        paths = self._path.rglob("*") if self._path.is_dir() else [self._path]
+        for path in paths:
+            if path.suffix not in SUFFIXES or path.name.startswith("."):
+                continue
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            yield path, _Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _apply(self, before: dict[ObjectId, Raw], after: dict[ObjectId, Raw], at: float) -> None:
+        gone = sorted((_rank(key), key) for key in before.keys() - after.keys())
+        for _, (kind, namespace, name, uid) in reversed(gone):
+            self.view.remove(kind, namespace, name, at=at, uid=uid)
+        changed = sorted((_rank(key), key) for key, raw in after.items() if before.get(key) != raw)
+        for _, key in changed:
+            kind, namespace, name, _ = key
+            try:
+                self.view.apply(kind, after[key], at=at)
+            except (KeyError, TypeError, ValueError, AttributeError, InputError) as exc:
+                self.view.unreadable[(kind, namespace, name)] = f"{type(exc).__name__}: {exc}"
+            else:
+                self.view.unreadable.pop((kind, namespace, name), None)
+        self.view.refresh_derived_backends(at)
+        self.view.set_cidrs(discovered_cidrs(self.view, by_hand=self._by_hand))
+
+
+def _rank(key: ObjectId) -> int:
+    return ORDER.index(key[0]) if key[0] in ORDER else len(ORDER)
+
+
+def _objects_in(path: Path) -> Iterator[tuple[ObjectId, Raw]]:
+    text = path.read_text(encoding="utf-8")
+    documents = [json.loads(text)] if path.suffix == ".json" else list(yaml.load_all(text, Loader=_Loader))
+    for document in documents:
+        yield from _flattened(document)
+
+
+def _flattened(document: object) -> Iterator[tuple[ObjectId, Raw]]:
+    """The objects of a document; a List is the objects in it. What is no Kubernetes object is left alone."""
+    if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
+        return
+    kind = document["kind"]
+    if kind.endswith("List") and isinstance(document.get("items"), list):
+        for item in document["items"]:
+            yield from _flattened({"kind": kind.removesuffix("List"), **item} if isinstance(item, dict) else item)
+        return
+    metadata = document.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("name"):
+        namespace = str(metadata.get("namespace") or "")
+        if not namespace and kind not in CLUSTER_SCOPED:
+            namespace = "default"
+        yield (kind, namespace, str(metadata["name"]), str(metadata.get("uid") or "")), document
+
+
+CLUSTER_SCOPED = frozenset(
+    {
+        "AdminNetworkPolicy",
+        "APIService",
+        "BaselineAdminNetworkPolicy",
+        "CiliumClusterwideNetworkPolicy",
+        "ClusterNetworkPolicy",
+        "GlobalNetworkPolicy",
+        "IPAddress",
+        "MutatingWebhookConfiguration",
+        "Namespace",
+        "Node",
+        "ServiceCIDR",
+        "ValidatingWebhookConfiguration",
+    }
+)

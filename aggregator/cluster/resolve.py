@@ -1,0 +1,326 @@
+"""ViewResolver: from what an agent saw to a Link, by the history of addresses.
+
+Enters: a FlowIdentity and its time. Leaves: Resolved, NotYet with the reason, or Refused. Invariant: an end is named
+only when it is the single candidate at that time; several candidates, a view that lags behind or an owner not seen
+yet are NotYet, whose fallback carries the raw address and never somebody's name.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from aggregator.cluster.history import K, PodPast, ServiceKey, ServiceState, Timeline
+from aggregator.cluster.reduce import FOREVER, NEVER
+from aggregator.cluster.view import API_SERVER, ClusterView
+from aggregator.model.address import IPAddress, canonical_address
+from aggregator.model.cluster import ServiceBackend, ServicePort
+from aggregator.model.link import Link
+from aggregator.model.protocol import Direction
+from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
+from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
+
+_MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
+
+
+class _End(NamedTuple):
+    """One side, named. `port` and `service` are set where a Service stood in between."""
+
+    end: LinkEnd
+    pod: str = ""
+    node: str = ""
+    service: str = ""
+    port: int | None = None
+
+
+class _Unknown(NamedTuple):
+    reason: str
+    nearest: Workload | None = None  # the only owner there is to see, where the source is known to be complete
+
+
+class ViewResolver:
+    """Implements aggregator.model.resolution.Resolver over one ClusterView."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
+        self._asked_ahead = NEVER  # the latest time that was asked for before the view had got there
+        self._caught_up = 0
+
+    @property
+    def generation(self) -> int:
+        if self._asked_ahead <= self._view.confirmed and self._asked_ahead > NEVER:
+            self._asked_ahead = NEVER
+            self._caught_up += 1
+        return self._view.generation + self._caught_up
+
+    def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
+        return _Question(self._view, flow, at.timestamp(), self).answer()
+
+    def asked_ahead(self, moment: float) -> None:
+        self._asked_ahead = max(self._asked_ahead, moment)
+
+
+class _Question:
+    """One flow at one time; collects the bounds within which its answer holds."""
+
+    __slots__ = ("_flow", "_history", "_moment", "_resolver", "_since", "_until", "_view")
+
+    def __init__(self, view: ClusterView, flow: FlowIdentity, moment: float, resolver: ViewResolver) -> None:
+        self._view, self._history = view, view.history
+        self._flow, self._moment, self._resolver = flow, moment, resolver
+        self._since, self._until = NEVER, FOREVER
+
+    def answer(self) -> Resolution:
+        remote_ip = canonical_address(self._flow.remote_ip)
+        if remote_ip.is_loopback or remote_ip.is_unspecified:
+            return Refused(reason="loopback")
+        local = self._local()
+        match local:
+            case Refused():
+                return local
+            case _Unknown(reason, nearest):
+                if nearest is None:
+                    return NotYet(reason=reason, fallback=None)
+                answer = self._join(_End(nearest), self._remote(remote_ip, ""))
+                return NotYet(reason=reason, fallback=_link_of(answer))
+            case _End():
+                return self._join(local, self._remote(remote_ip, local.node, local.end))
+
+    def _join(self, local: _End, remote: _End | _Unknown) -> Resolution:
+        flow = self._flow
+        raw = _End(Address(cluster=self._view.cluster, ip=canonical_address(flow.remote_ip)))
+        if isinstance(remote, _Unknown):
+            return NotYet(reason=remote.reason, fallback=self._link(local, raw).link)
+        if self._moment > self._view.confirmed:
+            self._resolver.asked_ahead(self._moment)
+            return NotYet(reason="view-behind", fallback=self._link(local, raw).link)
+        return self._link(local, remote)
+
+    def _link(self, local: _End, remote: _End) -> Resolved:
+        flow = self._flow
+        src, dst = (local, remote) if flow.direction is Direction.EGRESS else (remote, local)
+        link = Link(src=src.end, dst=dst.end, protocol=flow.protocol, port=dst.port or flow.port)
+        ends_of_one_node = bool(local.node) and local.node == remote.node
+        probe = ends_of_one_node and isinstance(src.end, Nodes) and isinstance(dst.end, Workload)
+        return Resolved(
+            link=link,
+            service=dst.service,
+            src_pod=src.pod,
+            dst_pod=dst.pod,
+            same_node_probe=probe,
+            holds_since=_datetime(self._since),
+            holds_until=_datetime(self._until),
+        )
+
+    # ---- the side that the agent sat on -----------------------------------------------------------------------------
+
+    def _local(self) -> _End | _Unknown | Refused:
+        flow, history = self._flow, self._history
+        nodes = Nodes(cluster=self._view.cluster)
+        if flow.pod_uid:
+            past = history.pods.get(flow.pod_uid)
+            if past is None:
+                past = history.pods.get(history.static_pods.get((flow.node, flow.pod_uid), ""))
+            if past is not None:
+                if past.node_name and flow.node and past.node_name != flow.node:
+                    return Refused(reason="pod-on-other-node")
+                return self._pod_end(past)
+            return _End(nodes, node=flow.node) if flow.host_network else _Unknown("pod-not-known")
+        if flow.host_network:
+            return _End(nodes, node=flow.node)
+        return self._local_by_address()
+
+    def _local_by_address(self) -> _End | _Unknown:
+        """The node could not name the pod: its address may, among the pods of that node."""
+        flow = self._flow
+        if flow.local_ip is None:
+            return _Unknown("pod-not-named")
+        local_ip = canonical_address(flow.local_ip)
+        if flow.node and flow.node in self._owners(self._history.node_ips, local_ip):
+            return _End(Nodes(cluster=self._view.cluster), node=flow.node)
+        keys = self._owners(self._history.pod_ips, local_ip)
+        here = [past for key in keys for past in (self._history.pods[key],) if past.node_name in {"", flow.node}]
+        if len(here) != 1 or self._moment > self._view.confirmed:
+            return _Unknown("pod-not-named")
+        return self._pod_end(here[0])
+
+    def _pod_end(self, past: PodPast) -> _End | _Unknown:
+        if past.host_network:
+            return _End(Nodes(cluster=self._view.cluster), pod=str(past), node=past.node_name)
+        if past.workload is None:
+            return _Unknown("owner-not-known", self._view.nearest_owner(past.uid))
+        return _End(past.workload, pod=str(past), node=past.node_name)
+
+    # ---- the other side ---------------------------------------------------------------------------------------------
+
+    def _remote(self, ip: IPAddress, local_node: str, local_end: LinkEnd | None = None) -> _End | _Unknown:
+        flow = self._flow
+        if local_end is not None and flow.local_ip is not None and canonical_address(flow.local_ip) == ip:
+            return _End(local_end, node=local_node)  # a pod and itself
+        egress = flow.direction is Direction.EGRESS
+        found = self._egress_remote(ip, local_node) if egress else self._ingress_remote(ip)
+        return found or self._nobodys(ip)
+
+    def _egress_remote(self, ip: IPAddress, local_node: str) -> _End | _Unknown | None:
+        keys = self._owners(self._history.service_ips, ip)
+        if len(keys) > 1:
+            return _Unknown("service-address-changed-hands")
+        if keys:
+            return self._behind(keys[0], lambda port: port.port == self._flow.port)
+        api_server = self._api_server_endpoint(ip)
+        return api_server or self._pod_at(ip) or self._node_at(ip, local_node)
+
+    def _ingress_remote(self, ip: IPAddress) -> _End | _Unknown | None:
+        found = self._pod_at(ip) or self._node_at(ip, "") or self._gateway_at(ip)
+        if found is None and any(b.ip == ip for b in self._api_server_backends()):
+            return _End(ApiServer(cluster=self._view.cluster))  # its own host is no node: a managed control plane
+        return found
+
+    def _pod_at(self, ip: IPAddress) -> _End | _Unknown | None:
+        keys = self._owners(self._history.pod_ips, ip)
+        match keys:
+            case []:
+                return None
+            case [key]:
+                return self._pod_end(self._history.pods[key])
+            case _:
+                return _Unknown("address-changed-hands")
+
+    def _node_at(self, ip: IPAddress, local_node: str) -> _End | _Unknown | None:
+        names = self._owners(self._history.node_ips, ip)
+        if not names:
+            return None
+        node = _End(Nodes(cluster=self._view.cluster), node=names[0] if len(names) == 1 else "")
+        if self._flow.direction is Direction.EGRESS and (behind := self._node_port(local_node == names[0])):
+            return behind
+        return node
+
+    def _node_port(self, own_node: bool) -> _End | _Unknown | None:  # noqa: FBT001 - private, one call
+        """A NodePort is translated on the node that it is sent to (NP-37): on the own node the pod behind it is the
+        other end, on another node that node is.
+        """
+        for key, timeline in self._history.services.items():
+            for state in self._states(timeline):
+                port = next((p for p in state.ports if self._is_node_port(p)), None)
+                if port is not None:
+                    number = self._flow.port
+                    if own_node:
+                        return self._behind(key, self._is_node_port)
+                    return _End(Nodes(cluster=self._view.cluster), service=f"{key}:{port.port}", port=number)
+        return None
+
+    def _is_node_port(self, port: ServicePort) -> bool:
+        return port.node_port == self._flow.port and port.protocol is self._flow.protocol
+
+    def _gateway_at(self, ip: IPAddress) -> _End | None:
+        """The first address of a node's pod range is the node itself, on the bridge that its pods hang on."""
+        for facts in self._view.nodes.values():
+            for cidr in facts.node.pod_cidrs:
+                if ip in cidr and int(ip) == int(cidr.network_address) + 1:
+                    return _End(Nodes(cluster=self._view.cluster), node=facts.node.name)
+        return None
+
+    def _nobodys(self, ip: IPAddress) -> _End | _Unknown:
+        cidrs = self._view.cidrs
+        inside = cidrs.containing(ip)
+        if inside is not None:
+            return _Unknown(f"nobody-known-in-{inside.role}-range")
+        if not cidrs.complete and _is_private(ip):
+            return _Unknown("cluster-subnets-incomplete")
+        return _End(Address(cluster=self._view.cluster, ip=ip))
+
+    # ---- Services ---------------------------------------------------------------------------------------------------
+
+    def _behind(self, key: ServiceKey, chosen: Callable[[ServicePort], bool]) -> _End | _Unknown:
+        """What stood behind a Service's port. Several workloads are no answer: the server's own report will tell."""
+        flow, service = self._flow, ""
+        found: set[tuple[LinkEnd, int]] = set()
+        pods: set[str] = set()
+        for state in self._states(self._history.services.get(key)):
+            for port in state.ports:
+                if port.protocol is not flow.protocol or not chosen(port):
+                    continue
+                service = f"{key}:{port.port}"
+                for backend in _backends_of(state, port):
+                    end = self._backend_end(key, backend)
+                    if isinstance(end, _Unknown):
+                        return end
+                    found.add((end.end, backend.port))
+                    pods.add(end.pod)
+                if key[:2] == API_SERVER and not found and isinstance(port.target_port, int):
+                    found.add((ApiServer(cluster=self._view.cluster), port.target_port))
+        if not service:
+            return _Unknown("service-has-no-such-port")
+        match list(found):
+            case []:
+                return _Unknown("service-without-backends")
+            case [(other, number)]:
+                return _End(other, pod=pods.pop() if len(pods) == 1 else "", service=service, port=number)
+            case _:
+                return _Unknown("service-backends-differ")
+
+    def _backend_end(self, key: ServiceKey, backend: ServiceBackend) -> _End | _Unknown:
+        if key[:2] == API_SERVER:
+            return _End(ApiServer(cluster=self._view.cluster))
+        pods = [self._history.pods[k] for k in self._owners(self._history.pod_ips, backend.ip)]
+        named = [past for past in pods if (past.namespace, past.name) == (key.namespace, backend.pod)]
+        if len(named) == 1:
+            return self._pod_end(named[0])
+        found = self._pod_at(backend.ip)
+        if found is None and self._owners(self._history.node_ips, backend.ip):
+            found = _End(Nodes(cluster=self._view.cluster))
+        return found or self._nobodys(backend.ip)
+
+    def _api_server_endpoint(self, ip: IPAddress) -> _End | None:
+        flow = self._flow
+        for backend in self._api_server_backends():
+            if (backend.ip, backend.port, backend.protocol) == (ip, flow.port, flow.protocol):
+                return _End(ApiServer(cluster=self._view.cluster))
+        return None
+
+    def _api_server_backends(self) -> list[ServiceBackend]:
+        facts, _ = self._view.api_server
+        if facts is None:
+            return []
+        timeline = self._history.services.get(ServiceKey(facts.namespace, facts.name, facts.uid))
+        return [b for state in self._states(timeline) for b in state.backends]
+
+    # ---- the past ---------------------------------------------------------------------------------------------------
+
+    def _owners(self, index: Mapping[IPAddress, Timeline[K]], ip: IPAddress) -> list[K]:
+        timeline = index.get(ip)
+        if timeline is None:
+            return []
+        self._narrow(timeline)
+        return timeline.at(self._moment, self._history.grace_seconds)
+
+    def _states(self, timeline: Timeline[ServiceState] | None) -> list[ServiceState]:
+        if timeline is None:
+            return []
+        self._narrow(timeline)
+        return timeline.at(self._moment, self._history.grace_seconds)
+
+    def _narrow(self, timeline: Timeline[K]) -> None:
+        since, until = timeline.holds(self._moment, self._history.grace_seconds)
+        self._since, self._until = max(self._since, since), min(self._until, until)
+
+
+def _backends_of(state: ServiceState, port: ServicePort) -> list[ServiceBackend]:
+    return [b for b in state.backends if b.port_name == port.name and b.protocol is port.protocol]
+
+
+def _link_of(answer: Resolution) -> Link | None:
+    match answer:
+        case Resolved():
+            return answer.link
+        case NotYet():
+            return answer.fallback
+        case Refused():
+            return None
+
+
+def _is_private(ip: IPAddress) -> bool:
+    return ip.is_private or ip.is_link_local
+
+
+def _datetime(moment: float) -> datetime | None:
+    return datetime.fromtimestamp(moment, UTC) if 0 < moment < _MAX_SECONDS else None
