@@ -33,6 +33,7 @@ class PolicyReason(StrEnum):
     PORT_NOT_MATCHED = "port-not-matched"
     DENIED = "denied"  # an explicit deny of an admin or plug-in policy
     PASSED = "passed"  # an explicit pass of an admin policy
+    UNKNOWN = "unknown"  # a rule may match; the direction says what would have to be known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
