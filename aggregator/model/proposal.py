@@ -35,8 +35,8 @@ class Reason(StrEnum):
     FAILED_ATTEMPTS = "failed-attempts"
     LOW_CONFIDENCE = "low-confidence"
     SAME_NODE_PROBE = "same-node-probe"
-    BLOCKED_HERE = "blocked-here"
-    BLOCKED_AT_PEER = "blocked-at-peer"
+    BLOCKED_EGRESS = "blocked-egress"
+    BLOCKED_INGRESS = "blocked-ingress"
     SELECTOR_NOT_SEPARABLE = "selector-not-separable"
     PEER_UNKNOWN = "peer-unknown"
 

@@ -1,0 +1,269 @@
+"""One direction of one workload: its rows, its general rule, typed CIDRs and DNS become rules.
+
+Enters: the rows judged for it. Leaves: Written: rules, and everything in them that no row asked for. Invariant: what
+is not a row is returned as synthesised or as a Widening, never silently.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from aggregator.model.address import IPAddress, IPNetwork
+from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.decision import Alias, Decisions, GeneralRule, TypedCIDR
+from aggregator.model.finding import Finding
+from aggregator.model.networkpolicy import IPBlock, Rule
+from aggregator.model.proposal import Origin, Reason, Synthesised, Widening
+from aggregator.model.protocol import Direction, Protocol
+from aggregator.model.settings import Settings
+from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
+from aggregator.policy import notes
+from aggregator.policy.addresses import Addresses, is_metadata
+from aggregator.policy.dns import BOTH, DNS_PORT, ClusterDNS
+from aggregator.policy.peers import Peers, Unit, address_unit, blocks_unit, every_pod, peer_key, whole_namespace
+from aggregator.policy.ports import PortKey, PortRange, dynamic_ranges
+from aggregator.policy.rows import Judged, ends
+from aggregator.policy.rules import observed_rules, typed_block, typed_ports
+
+
+@dataclass(slots=True, kw_only=True)
+class Written:
+    """What one direction came to."""
+
+    rules: list[Rule] = field(default_factory=list)
+    synthesised: list[Synthesised] = field(default_factory=list)
+    widenings: list[Widening] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+
+Relation = dict[Unit, set[PortKey]]
+
+
+class DirectionWriter:
+    def __init__(
+        self,
+        *,
+        decisions: Decisions,
+        settings: Settings,
+        peers: Peers,
+        dns: ClusterDNS,
+        cluster: ClusterSnapshot,
+        addresses: Addresses,
+    ) -> None:
+        self._decisions = decisions
+        self._settings = settings
+        self._peers = peers
+        self._dns = dns
+        self._cluster = cluster
+        self._cluster_cidrs = addresses.pod_and_service_cidrs
+        self._rules = decisions.rule_by_direction
+
+    def write(self, workload: Workload, direction: Direction, rows: Sequence[Judged]) -> Written:
+        written = Written()
+        relation: Relation = {}
+        rule = self._rules.get((workload, direction))
+        match rule:
+            case GeneralRule.ALLOW_ALL:
+                written.rules.append(Rule())
+                self._say(written, direction, Origin.GENERAL_RULE, "a person allowed everything")
+                return written
+            case GeneralRule.ALLOW_NAMESPACE:
+                written.rules.append(Rule(peers=(whole_namespace(),)))
+                text = f"a person allowed every pod of the namespace {workload.namespace}"
+                self._say(written, direction, Origin.GENERAL_RULE, text)
+            case GeneralRule.BLOCK_ALL:
+                self._say(written, direction, Origin.GENERAL_RULE, "a person blocked everything")
+            case GeneralRule.OBSERVED | None:
+                relation = self._observed(workload, direction, rows, written)
+        for typed in self._decisions.typed_cidrs_of(workload, direction):
+            self._typed(typed, rows, written)
+        if rule is not GeneralRule.BLOCK_ALL:
+            by_rows = rule is not GeneralRule.ALLOW_NAMESPACE
+            for unit, keys in self._dns_units(workload, direction, rows, written, by_rows=by_rows).items():
+                relation.setdefault(unit, set()).update(keys)
+        written.rules += observed_rules(workload.namespace, relation, overlapping=self._settings.compact)
+        return written
+
+    def _say(self, written: Written, direction: Direction, origin: Origin, text: str) -> None:
+        written.synthesised.append(Synthesised(direction=direction, origin=origin, text=text))
+
+    def _observed(self, workload: Workload, direction: Direction, rows: Sequence[Judged], written: Written) -> Relation:
+        relation: Relation = {}
+        by_end: dict[LinkEnd, set[PortKey]] = {}
+        for row in rows:
+            if row.included and row.reason is not Reason.TYPED_CIDR:
+                link = row.observed.link
+                other = ends(link, direction)[1]
+                keys = by_end.setdefault(other, set())
+                keys.update(self._ports(other, direction, link.protocol, link.port))
+        excluded = _excluded_addresses(rows, direction)
+        for other, keys in by_end.items():
+            unit = self._unit(workload.namespace, other, excluded)
+            if unit is not None:
+                relation.setdefault(unit, set()).update(self._ranged(workload, direction, other, keys, written))
+        self._say_aliases(by_end, direction, written)
+        if direction is Direction.INGRESS and Nodes(cluster=workload.cluster) in by_end:
+            written.findings.append(notes.nodes_as_source(workload))
+        return relation
+
+    def _unit(self, namespace: str, end: LinkEnd, excluded: Sequence[IPAddress]) -> Unit | None:
+        """What this end is in a rule of a policy in `namespace`."""
+        match end:
+            case Workload():
+                return self._peers.nodes if self._peers.on_host_network(end) else self._peers.pods(namespace, end)
+            case Nodes():
+                return self._peers.nodes
+            case ApiServer():
+                return self._peers.api_server
+            case Address(ip=ip):
+                alias = self._decisions.alias_of(ip)
+                if alias is None or not alias.allowed:
+                    return address_unit(ip)
+                blocks = [self._block(network, excluded) for network in alias.networks]
+                ordered = tuple(sorted(blocks, key=lambda block: peer_key(namespace, block)))
+                return Unit(key=(*peer_key(namespace, ordered[0]), f"alias {alias.name}"), peers=ordered)
+            case _:
+                assert_never(end)
+
+    def _block(self, network: IPNetwork, excluded: Sequence[IPAddress], *, reaches_metadata: bool = False) -> IPBlock:
+        return typed_block(
+            network, excluded=excluded, cluster_cidrs=self._cluster_cidrs, reaches_metadata=reaches_metadata
+        )
+
+    def _say_aliases(self, by_end: Iterable[LinkEnd], direction: Direction, written: Written) -> None:
+        """An allowed alias opens all of its addresses, not only those seen."""
+        seen: dict[str, Alias] = {}
+        for end in by_end:
+            alias = self._decisions.alias_of(end.ip) if isinstance(end, Address) else None
+            if alias is not None and alias.allowed:
+                seen[alias.name] = alias
+        for name in sorted(seen):
+            self._say(written, direction, Origin.ALIAS, f'a person allowed the alias "{name}"')
+            written.widenings += [
+                Widening(direction=direction, origin=Origin.ALIAS, network=network, extra=network.num_addresses)
+                for network in seen[name].networks
+            ]
+
+    def _ports(self, other: LinkEnd, direction: Direction, protocol: Protocol, port: int) -> Iterable[PortKey]:
+        """The ports of one row: the API server's by its endpoints (C25), DNS by both protocols (C08)."""
+        if isinstance(other, ApiServer) and direction is Direction.EGRESS:
+            return {(backend.protocol, backend.port) for backend in self._peers.api_backends}
+        if port == DNS_PORT and protocol is Protocol.UDP:
+            return {(both, port) for both in BOTH}
+        return ((protocol, port),)
+
+    def _ranged(
+        self, workload: Workload, direction: Direction, other: LinkEnd, keys: set[PortKey], written: Written
+    ) -> set[PortKey]:
+        """The ports seen, and whole ranges where a person consented; a finding where ports look dynamic."""
+        src, dst = (workload, other) if direction is Direction.EGRESS else (other, workload)
+        found = set(keys)
+        consented: list[PortRange] = []
+        for consent in self._decisions.port_ranges:
+            if (consent.src, consent.dst) == (src, dst):
+                added = {(consent.protocol, port) for port in range(consent.first, consent.last + 1)}
+                written.widenings.append(
+                    Widening(
+                        direction=direction,
+                        origin=Origin.PORT_RANGE,
+                        src=src,
+                        dst=dst,
+                        protocol=consent.protocol,
+                        first_port=consent.first,
+                        last_port=consent.last,
+                        extra=len(added - keys),
+                    )
+                )
+                found |= added
+                consented.append(PortRange(protocol=consent.protocol, first=consent.first, last=consent.last))
+        for wide in dynamic_ranges(keys, self._declared(dst)):
+            if not any(c.protocol is wide.protocol and c.first <= wide.first <= wide.last <= c.last for c in consented):
+                written.findings.append(notes.dynamic_ports(src, dst, wide))
+        return found
+
+    def _declared(self, end: LinkEnd) -> set[PortKey]:
+        if not isinstance(end, Workload):
+            return set()
+        pods = self._cluster.pods_by_workload.get(end, ())
+        return {(port.protocol, port.port) for pod in pods for port in pod.ports}
+
+    def _typed(self, typed: TypedCIDR, rows: Sequence[Judged], written: Written) -> None:
+        excluded = [
+            end.ip
+            for row in rows
+            if row.reason is Reason.EXCLUDED
+            and isinstance(end := ends(row.observed.link, typed.direction)[1], Address)
+            and typed.covers(end.ip, row.observed.link.protocol, row.observed.link.port)
+        ]
+        reaches = any(
+            row.included
+            and isinstance(end := ends(row.observed.link, typed.direction)[1], Address)
+            and is_metadata(end.ip)
+            for row in rows
+        )
+        block = self._block(typed.cidr, excluded, reaches_metadata=reaches)
+        written.rules.append(Rule(peers=(block,), ports=typed_ports(typed)))
+        self._say(written, typed.direction, Origin.TYPED_CIDR, f"a person typed {notes.words_of(typed)}")
+        written.widenings.append(
+            Widening(
+                direction=typed.direction, origin=Origin.TYPED_CIDR, network=typed.cidr, extra=typed.cidr.num_addresses
+            )
+        )
+
+    def _dns_units(
+        self, workload: Workload, direction: Direction, rows: Sequence[Judged], written: Written, *, by_rows: bool
+    ) -> Relation:
+        """What DNS adds: to its servers, that every pod may ask; to everybody else, that they may ask."""
+        served = self._dns.ports_of(workload)
+        if direction is Direction.INGRESS:
+            if not served or not by_rows:
+                return {}
+            self._say(written, direction, Origin.DNS, "every pod may ask the cluster's DNS")
+            return {Unit(key=(*peer_key("", every_pod()), "every pod"), peers=(every_pod(),)): set(served)}
+        if served or not self._settings.synthesise_dns:
+            return {}
+        if any(row.reason is Reason.EXCLUDED and self._asks_dns(row) for row in rows):
+            written.findings.append(notes.dns_excluded(workload))
+            return {}
+        relation = self._dns_servers(workload, written)
+        if relation:
+            self._say(written, direction, Origin.DNS, f"DNS, from {', '.join(self._dns.sources)}")
+        else:
+            written.findings.append(notes.dns_not_found(workload))
+        return relation
+
+    def _dns_servers(self, workload: Workload, written: Written) -> Relation:
+        relation: Relation = {}
+        for server, keys in self._dns.servers:
+            unit = self._peers.pods(workload.namespace, server)
+            if unit is None:
+                written.findings.append(notes.dns_not_separable(server))
+            else:
+                relation[unit] = set(keys)
+        for ip, keys in self._dns.addresses:
+            relation[address_unit(ip)] = set(keys)
+        caches = blocks_unit("dns-cache", self._dns.caches)
+        if caches is not None:
+            relation[caches] = set(self._dns.cache_ports)
+        if self._dns.on_nodes and self._peers.nodes is not None:
+            relation[self._peers.nodes] = set(self._dns.on_nodes)
+        return relation
+
+    def _asks_dns(self, row: Judged) -> bool:
+        link = row.observed.link
+        match link.dst:
+            case Workload():
+                return (link.protocol, link.port) in self._dns.ports_of(link.dst)
+            case Address(ip=ip):
+                return link.port == DNS_PORT and (ip in self._dns.caches or ip in dict(self._dns.addresses))
+            case _:
+                return False
+
+
+def _excluded_addresses(rows: Iterable[Judged], direction: Direction) -> tuple[IPAddress, ...]:
+    """Outside addresses of which a person excluded a row."""
+    return tuple(
+        end.ip
+        for row in rows
+        if row.reason is Reason.EXCLUDED and isinstance(end := ends(row.observed.link, direction)[1], Address)
+    )
