@@ -63,18 +63,23 @@ class Universe:
         policies: Iterable[NetworkPolicy],
         cluster: ClusterSnapshot,
         *,
+        beside: Iterable[NetworkPolicy] = (),
         addresses: Iterable[IPAddress] = (),
         ipblock_matches_pods: bool = True,
     ) -> None:
-        """`addresses`: outside ones that will be asked for, beside those that the policies and nodes name."""
+        """`beside`: further policies that must be told apart, too, so that two sets share one universe.
+
+        `addresses`: outside ones that will be asked for, beside those that the policies and nodes name.
+        """
         self.policies = tuple(policies)
         self.cluster = cluster
+        self._all = (*self.policies, *beside)
         self._also = tuple(addresses)
         self._blocks_match_pods = ipblock_matches_pods
         self._blocks = tuple(
             dict.fromkeys(
                 peer
-                for policy in self.policies
+                for policy in self._all
                 for _, _, peers, _ in all_rules(policy)
                 for peer in peers
                 if isinstance(peer, IPBlock)
@@ -176,7 +181,7 @@ class Universe:
     def _make_cuts(self) -> tuple[tuple[Protocol, int], ...]:
         starts = {protocol: {1} for protocol in Protocol}
         names: set[str] = set()
-        for policy in self.policies:
+        for policy in self._all:
             for _, _, _, ports in all_rules(policy):
                 for port in ports:
                     if isinstance(port.port, int):
@@ -197,6 +202,28 @@ class Universe:
     def port_at(self, mask: int) -> tuple[Protocol, int]:
         """The lowest protocol and port of a mask."""
         return self._cuts[next(bits(mask))]
+
+    def ranges(self, mask: int) -> tuple[tuple[Protocol, int, int], ...]:
+        """A mask as (protocol, first, last), adjacent intervals joined."""
+        found: list[tuple[Protocol, int, int]] = []
+        for i in bits(mask):
+            protocol, first = self._cuts[i]
+            following = self._cuts[i + 1] if i + 1 < len(self._cuts) else None
+            last = following[1] - 1 if following and following[0] is protocol else _LAST_PORT
+            if found and found[-1][0] is protocol and found[-1][2] == first - 1:
+                first = found.pop()[1]
+            found.append((protocol, first, last))
+        return tuple(found)
+
+    def where(self, c: PeerClass) -> str:
+        """A class in words: its workload, or the narrowest block that its addresses are in."""
+        if c.pods:
+            return str(c.pods[0].workload)
+        inside = [b for b in self._blocks if c.address is not None and block_contains(b, c.address)]
+        if not inside:
+            return f"any other IPv{c.address.version} address" if c.address is not None else ""
+        narrow = max(inside, key=lambda b: b.cidr.prefixlen)
+        return str(narrow.cidr) + (f" except {', '.join(map(str, narrow.excepts))}" if narrow.excepts else "")
 
     def number(self, protocol: Protocol, port: int) -> int:
         """The mask of the one interval that holds this port."""
