@@ -103,8 +103,8 @@ def text_diff(before: Iterable[NetworkPolicy], after: Iterable[NetworkPolicy]) -
     old, new = (
         {str(policy): render_one(policy) for policy in sorted(policies, key=str)} for policies in (before, after)
     )
-    found = []
+    found: list[str] = []
     for name in sorted(old.keys() | new.keys()):
-        texts = old.get(name, ""), new.get(name, "")
-        found += unified_diff(*(text.splitlines(keepends=True) for text in texts), f"before/{name}", f"after/{name}")
+        lines = [texts.get(name, "").splitlines(keepends=True) for texts in (old, new)]
+        found += unified_diff(lines[0], lines[1], f"before/{name}", f"after/{name}")
     return "".join(found)

@@ -73,7 +73,7 @@ class Universe:
         """
         self.policies = tuple(policies)
         self.cluster = cluster
-        self._all = (*self.policies, *beside)
+        self._all = tuple(dict.fromkeys((*beside, *self.policies)))  # in one order for all that share `beside`
         self._also = tuple(addresses)
         self._blocks_match_pods = ipblock_matches_pods
         self._blocks = tuple(
