@@ -1,7 +1,7 @@
 """The ways to hook a kernel, as data.
 
-Enters: nothing. Leaves: `Backend` values that the loader tries in order; what a kernel allows is found by loading, never
-by a feature flag: BPF_PROG_LOAD can refuse what every flag promises (lockdown).
+Enters: nothing. Leaves: `Backend` values that the loader tries in order; what a kernel allows is found by loading,
+never by a feature flag: BPF_PROG_LOAD can refuse what every flag promises (lockdown).
 Invariant: every backend fills the same maps through the same C source; a third (fentry) is one more value here and one
 more block of hooks at the end of flows.bpf.c.
 """
@@ -30,7 +30,7 @@ class RawTracepoint:
 
     @property
     def function(self) -> str:
-        return f"on_{self.name}"
+        return f"hook_{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Kprobe:
 
     @property
     def function(self) -> str:
-        return f"on_{self.name}"
+        return f"hook_{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Kretprobe:
 
     @property
     def function(self) -> str:
-        return f"on_{self.name}_return"
+        return f"hook_{self.name}_return"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class CgroupHook:
 
     @property
     def function(self) -> str:
-        return f"on_{self.name}"
+        return f"hook_{self.name}"
 
 
 Hook = RawTracepoint | Kprobe | Kretprobe | CgroupHook

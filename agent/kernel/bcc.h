@@ -24,10 +24,10 @@
 	BPF_TABLE("hash", struct flow_key, struct flow_stats, flows_1, entries); \
 	BPF_ARRAY_OF_MAPS(flows, "flows_0", 1);
 
-#define RAW_TRACEPOINT(name) int on_##name(struct bpf_raw_tracepoint_args *ctx)
-#define KPROBE(name) int on_##name(struct pt_regs *ctx)
-#define KRETPROBE(name) int on_##name##_return(struct pt_regs *ctx)
-#define CGROUP_HOOK(name) int on_##name(struct bpf_sock_addr *ctx)
+#define RAW_TRACEPOINT(name) int hook_##name(struct bpf_raw_tracepoint_args *ctx)
+#define KPROBE(name) int hook_##name(struct pt_regs *ctx)
+#define KRETPROBE(name) int hook_##name##_return(struct pt_regs *ctx)
+#define CGROUP_HOOK(name) int hook_##name(struct bpf_sock_addr *ctx)
 
 /* Register numbers in struct pt_regs come from the loader, which knows the machine. */
 #define REGISTER(ctx, number) (((unsigned long *)(ctx))[number])

@@ -152,7 +152,8 @@ class Btf:
         while position < end:
             if position + _TYPE.size > end:
                 raise BtfError("reading BTF types: the last record is cut")
-            record = _Type(*_TYPE.unpack_from(self._data, position), position + _TYPE.size)
+            name, info, size_or_type = _TYPE.unpack_from(self._data, position)
+            record = _Type(name, info, size_or_type, position + _TYPE.size)
             if not 1 <= record.kind <= _LAST_KIND:
                 raise BtfError(f"reading BTF types: unknown kind {record.kind}")
             fixed, each = _TRAILING.get(record.kind, (0, 0))

@@ -69,14 +69,14 @@
 		__array(values, struct flows_inner); \
 	} flows SEC(".maps") = {.values = {(void *)&flows_0}};
 
-#define RAW_TRACEPOINT(name) SEC("raw_tp/" #name) int on_##name(struct bpf_raw_tracepoint_args *ctx)
-#define KPROBE(name) SEC("kprobe/" #name) int on_##name(struct pt_regs *ctx)
-#define KRETPROBE(name) SEC("kretprobe/" #name) int on_##name##_return(struct pt_regs *ctx)
+#define RAW_TRACEPOINT(name) SEC("raw_tp/" #name) int hook_##name(struct bpf_raw_tracepoint_args *ctx)
+#define KPROBE(name) SEC("kprobe/" #name) int hook_##name(struct pt_regs *ctx)
+#define KRETPROBE(name) SEC("kretprobe/" #name) int hook_##name##_return(struct pt_regs *ctx)
 #define CGROUP_SECTION_sendmsg4 "cgroup/sendmsg4"
 #define CGROUP_SECTION_sendmsg6 "cgroup/sendmsg6"
 #define CGROUP_SECTION_recvmsg4 "cgroup/recvmsg4"
 #define CGROUP_SECTION_recvmsg6 "cgroup/recvmsg6"
-#define CGROUP_HOOK(name) SEC(CGROUP_SECTION_##name) int on_##name(struct bpf_sock_addr *ctx)
+#define CGROUP_HOOK(name) SEC(CGROUP_SECTION_##name) int hook_##name(struct bpf_sock_addr *ctx)
 
 #define REGISTER(ctx, number) (((unsigned long *)(ctx))[number])
 #define ARGUMENT1(ctx) REGISTER(ctx, REGISTER_ARGUMENT1)

@@ -174,14 +174,15 @@ static __always_inline void current_actor(struct actor *actor)
 	READ(actor->process, TASK_COMM, leader);
 }
 
-static __always_inline void announce(u64 netns_cookie, u64 cgroup_id, u32 pid)
+static __always_inline void announce(u64 netns_cookie, u32 netns_inode, u64 cgroup_id, u32 pid)
 {
 	struct sighting key = {.netns_cookie = netns_cookie, .cgroup_id = cgroup_id};
 	if (sightings_get(&key))
 		return;
 	u64 now = bpf_ktime_get_boot_ns();
 	struct first_sight event = {
-		.kind = ANNOUNCE_FIRST_SIGHT, .pid = pid, .cgroup_id = cgroup_id, .netns_cookie = netns_cookie};
+		.kind = ANNOUNCE_FIRST_SIGHT, .pid = pid, .cgroup_id = cgroup_id, .netns_cookie = netns_cookie,
+		.netns_inode = netns_inode};
 	if (announcements_output(&event, sizeof(event))) {
 		count(COUNTER_RING_LOST, 1); /* the pair stays unseen, so the next event announces it again */
 		return;
@@ -272,7 +273,7 @@ static __always_inline void account(const struct tuple *t, const struct actor *a
 		fresh.pid = actor->pid;
 		__builtin_memcpy(fresh.local, t->local, 16);
 		__builtin_memcpy(fresh.process, actor->process, PROCESS_BYTES);
-		announce(key.netns_cookie, key.cgroup_id, actor->pid);
+		announce(key.netns_cookie, t->netns_inode, key.cgroup_id, actor->pid);
 		if (!bpf_map_update_elem(flows, &key, &fresh, BPF_NOEXIST))
 			return;
 		stats = bpf_map_lookup_elem(flows, &key); /* another CPU was first, or the map is full */

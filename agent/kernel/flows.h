@@ -67,6 +67,8 @@ struct first_sight {
 	u32 pid;
 	u64 cgroup_id;
 	u64 netns_cookie;
+	u32 netns_inode; /* tells the node's own namespace, which never dies, from all others; no other use of it is safe */
+	u32 zero;
 };
 
 /* A control group as it is made: names a pod that is gone before anybody could look for it. */

@@ -78,6 +78,7 @@ typedef unsigned long uintptr_t; typedef _Bool bool;
 #endif
 struct pt_regs { unsigned long words[64]; };
 """
+_KERNEL_VERSION: Final = "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
 _PRAGMA_ONCE: Final = "#pragma once\n"
 _INCLUDE: Final = re.compile(r'^#include "(flows\.h|bcc\.h|bcc_maps\.h)"$', re.MULTILINE)
 
@@ -124,7 +125,7 @@ def write_header_tree(root: Path, *, release: str, page_bytes: int) -> None:
     files = {
         "linux/kconfig.h": "#define CONFIG_BPF_SYSCALL 1\n",
         "linux/types.h": _TYPES,
-        "linux/version.h": f"#define LINUX_VERSION_CODE {code}\n#define KERNEL_VERSION(a,b,c) (((a)<<16)+((b)<<8)+(c))\n",
+        "linux/version.h": f"#define LINUX_VERSION_CODE {code}\n{_KERNEL_VERSION}",
         "linux/log2.h": "#define roundup_pow_of_two(n) ((n) <= 1 ? 1UL : 1UL << (64 - __builtin_clzl((n) - 1)))\n",
         "asm/page.h": f"#define PAGE_SIZE {page_bytes}\n",
         "linux/bpf_common.h": _PRAGMA_ONCE,

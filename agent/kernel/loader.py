@@ -1,8 +1,8 @@
 """Compiles, loads and attaches, in a child that does not stay.
 
 Enters: which `Backend`, which control-group hierarchy. Leaves: `Loaded`, file descriptors of maps, programs and links.
-Invariant: bcc, and with it LLVM's 60 MB, lives in the child only; the descriptors reach the agent by SCM_RIGHTS, and what
-they stand for ends when the agent closes them or dies. Run as `python -m agent.kernel.loader FD`, the child's half.
+Invariant: bcc, and with it LLVM's 60 MB, lives in the child only; the descriptors reach the agent by SCM_RIGHTS, and
+what they stand for ends when the agent closes them or dies. `python -m agent.kernel.loader FD` is the child's half.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def load(request: LoadRequest) -> Loaded:
             ours.send(json.dumps({**asdict(request), "backend": _backend_id(request.backend)}).encode())
             message, descriptors, _flags, _address = socket.recv_fds(ours, 1 << 16, _MAX_DESCRIPTORS)
         except OSError as exc:
-            raise LoaderError(f"loading {request.backend.name}: {exc or 'timed out'}") from exc
+            raise LoaderError(f"loading {request.backend.name}: {exc}") from exc
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=5)

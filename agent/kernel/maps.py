@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.errors import BpfSyscallError, LayoutError
 from agent.flow import FlowKey, FlowStats
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
-Array = np.ndarray[tuple[int], np.dtype[np.void]]
+Array = NDArray[np.void]
 
 
 class Counter(IntEnum):
@@ -63,6 +64,20 @@ class Drained:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def copied(self) -> Drained:
+        """Valid beyond the next drain."""
+        return replace(self, keys=self.keys.copy(), stats=self.stats.copy())
+
+    def joined(self, later: Drained) -> Drained:
+        """Both intervals as one; a flow may appear twice."""
+        return Drained(
+            keys=np.concatenate((self.keys, later.keys)),
+            stats=np.concatenate((self.stats, later.stats)),
+            start=self.start,
+            end=later.end,
+            lost=self.lost + later.lost,
+        )
 
 
 def possible_cpus(path: Path = _POSSIBLE_CPUS) -> int:

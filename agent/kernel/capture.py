@@ -1,0 +1,148 @@
+"""The kernel side as the rest of the agent sees it: opened, drained, closed.
+
+Enters: what a person asked for. Leaves: `Capture`, attached and counting, and `Attempt`s that say why others are not.
+Invariant: what loads is used, best first; what was refused is told with the kernel's own words.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agent.errors import LoaderError, NoBackendError
+from agent.kernel import bpf
+from agent.kernel.backends import Backend, BackendName, candidates
+from agent.kernel.loader import Loaded, LoadRequest, load
+from agent.kernel.maps import Counter, Counters, Drained, FlowMaps
+from agent.kernel.ring import RingBuffer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agent.kernel.headers import CgroupSource
+
+_FIRST_SIGHT, _CGROUP_CREATED = 1, 2
+_FIRST_SIGHT_LAYOUT: Final = struct.Struct("<IIQQII")
+_CGROUP_CREATED_LAYOUT: Final = struct.Struct("<IIQ")
+_LISTENER_KEY: Final = struct.Struct("<16sIHH")
+_LISTENER: Final = struct.Struct("<QII16s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstSightEvent:
+    """struct first_sight."""
+
+    pid: int
+    cgroup_id: int
+    netns_cookie: int
+    netns_inode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CgroupCreatedEvent:
+    """struct cgroup_created."""
+
+    cgroup_id: int
+    path: str
+
+
+Announcement = FirstSightEvent | CgroupCreatedEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerEntry:
+    """Who listens on an address and port; `local` is 16 bytes."""
+
+    local: bytes
+    netns_inode: int
+    port: int
+    cgroup_id: int
+    pid: int
+    process: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureRequest:
+    backend: BackendName
+    cgroups: CgroupSource
+    cgroup_v2_root: str | None
+    flow_entries: int
+
+
+class Capture:
+    """Attached programs and their maps."""
+
+    def __init__(self, backend: Backend, loaded: Loaded, refused: tuple[str, ...]) -> None:
+        self.backend = backend
+        self.refused = refused
+        self.skipped = loaded.skipped
+        self._loaded = loaded
+        self._counters = Counters(loaded.maps["counters"])
+        self.ring = RingBuffer(loaded.maps["announcements"], bpf.map_info(loaded.maps["announcements"]).max_entries)
+        self.inner_fds = (loaded.maps["flows_0"], loaded.maps["flows_1"])
+        self.outer_fd = loaded.maps["flows"]
+        self._flows = FlowMaps(outer_fd=self.outer_fd, inner_fds=self.inner_fds)
+
+    @property
+    def flow_entries(self) -> int:
+        return self._flows.entries
+
+    def swap_and_drain(self) -> Drained:
+        return self._flows.swap_and_drain()
+
+    def counters(self) -> Mapping[Counter, int]:
+        return self._counters.read()
+
+    def announcements(self) -> Iterator[Announcement]:
+        for record in self.ring.records():
+            (kind,) = struct.unpack_from("<I", record)
+            if kind == _FIRST_SIGHT:
+                _kind, pid, cgroup_id, cookie, inode, _zero = _FIRST_SIGHT_LAYOUT.unpack_from(record)
+                yield FirstSightEvent(pid=pid, cgroup_id=cgroup_id, netns_cookie=cookie, netns_inode=inode)
+            elif kind == _CGROUP_CREATED:
+                _kind, _hierarchy, cgroup_id = _CGROUP_CREATED_LAYOUT.unpack_from(record)
+                path = record[_CGROUP_CREATED_LAYOUT.size :].split(b"\0", 1)[0].decode("utf-8", "replace")
+                yield CgroupCreatedEvent(cgroup_id=cgroup_id, path=path)
+
+    def tell_listener(self, entry: ListenerEntry) -> bool:
+        """Name the owner of a socket that listened before the agent came; the kernel's own knowledge wins."""
+        key = _LISTENER_KEY.pack(entry.local, entry.netns_inode, entry.port, 0)
+        value = _LISTENER.pack(entry.cgroup_id, entry.pid, 0, entry.process)
+        return bpf.update(self._loaded.maps["listeners"], key, value, bpf.UPDATE_NO_EXIST)
+
+    def programs(self) -> Mapping[str, bpf.ProgramInfo]:
+        return {name: bpf.program_info(fd) for name, fd in self._loaded.programs.items()}
+
+    def detach(self) -> None:
+        """Stop counting; the maps stay readable."""
+        for descriptor in self._loaded.links:
+            os.close(descriptor)
+        self._loaded = Loaded(
+            maps=self._loaded.maps, programs=self._loaded.programs, links=(), skipped=self._loaded.skipped
+        )
+
+    def close(self) -> None:
+        self.ring.close()
+        self._loaded.close()
+
+
+def open_capture(request: CaptureRequest, *, loader: Callable[[LoadRequest], Loaded] = load) -> Capture:
+    """Try each backend in turn."""
+    refused: list[str] = []
+    for backend in candidates(request.backend):
+        try:
+            loaded = loader(
+                LoadRequest(
+                    backend=backend,
+                    cgroups=request.cgroups,
+                    cgroup_v2_root=request.cgroup_v2_root,
+                    flow_entries=request.flow_entries,
+                )
+            )
+        except LoaderError as exc:
+            refused.append(" ".join(str(exc).split()))
+            continue
+        return Capture(backend, loaded, tuple(refused))
+    raise NoBackendError("this kernel takes no backend: " + "; ".join(refused))
