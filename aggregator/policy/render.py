@@ -148,4 +148,5 @@ def quote(text: str) -> str:
 
 
 def _astral(pair: re.Match[str]) -> str:
-    return f"\\U{ord(json.loads('"' + pair.group() + '"')):08X}"
+    character: str = json.loads(f'"{pair.group()}"')
+    return f"\\U{ord(character):08X}"
