@@ -26,9 +26,9 @@ from aggregator.policy.parse import parse_cidr, parse_policy, parse_protocol, pa
 
 GROUP = "policy.networking.k8s.io"
 _VERSIONS = {
-    "AdminNetworkPolicy": f"{GROUP}/v1alpha1",
-    "BaselineAdminNetworkPolicy": f"{GROUP}/v1alpha1",
-    "ClusterNetworkPolicy": f"{GROUP}/v1alpha2",
+    "AdminNetworkPolicy": (f"{GROUP}/v1alpha1",),
+    "BaselineAdminNetworkPolicy": (f"{GROUP}/v1alpha1",),
+    "ClusterNetworkPolicy": (f"{GROUP}/v1alpha2", f"{GROUP}/v1beta1"),
 }
 _ACTIONS = {
     "AdminNetworkPolicy": {"Allow": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS},
@@ -53,8 +53,8 @@ def parse_admin_policy(obj: Mapping[str, Any]) -> AdminPolicy:
     root = Field(obj)
     kind = root["kind"].text()
     version, spec, name = root["apiVersion"], root["spec"], root["metadata"]["name"]
-    if version.value != _VERSIONS[kind]:
-        raise version.refuse(f"must be {_VERSIONS[kind]}, is {version.value!r}")
+    if version.value not in _VERSIONS[kind]:
+        raise version.refuse(f"must be {' or '.join(_VERSIONS[kind])}, is {version.value!r}")
     tier = _tier(kind, spec["tier"])
     if kind == "BaselineAdminNetworkPolicy" and name.value != "default":
         raise name.refuse("must be default: the cluster has one BaselineAdminNetworkPolicy")
