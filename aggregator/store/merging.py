@@ -1,0 +1,254 @@
+"""SqlSink: one Merge, one transaction, on either database.
+
+Enters: Merge. Leaves: a COMMIT, or an error of aggregator.errors with nothing written.
+Invariant: the cursors are locked and compared first. Rows are written in the order of their keys, so that two
+aggregators on one database wait for each other instead of locking each other out.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+
+from sqlalchemy import Connection, Engine, bindparam, delete, exc, select, tuple_, update
+
+from aggregator.errors import (
+    CursorMovedError,
+    LinkCollisionError,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from aggregator.store import rows, schema
+from aggregator.store.database import for_writing
+from aggregator.store.deltas import CursorKey, CursorMove, GapDelta, LinkSighting, Merge, PendingKey
+from aggregator.store.keys import DAY_MINUTES, as_signed, as_unsigned, cluster_id_of
+from aggregator.store.sink import Bulk, Cloned, Opened
+from aggregator.store.upsert import Upserts
+
+_CHUNK = 500  # row values in one statement: below SQLite's limit on variables
+
+
+class SqlSink:
+    """Implements Sink."""
+
+    def __init__(self, engine: Engine, bulk: Bulk) -> None:
+        self._engine = for_writing(engine)
+        self._bulk = bulk
+        self._upserts = Upserts(engine.dialect.name)
+        self._clusters: set[str] = set()
+
+    # ---- cursors ----------------------------------------------------------------------------------------------------
+
+    def open_cursor(
+        self, key: CursorKey, *, instance: int, lineage: Sequence[int], first_seq: int, now_ms: int
+    ) -> Opened | Cloned:
+        table = schema.agent_cursor
+        row = {"cluster_id": cluster_id_of(key.cluster), "agent_id": key.agent_id, "epoch": as_signed(key.epoch)}
+        here = [table.c[name] == value for name, value in row.items()]
+        with self._transaction() as connection:
+            self.register_clusters(connection, {key.cluster})
+            connection.execute(
+                self._upserts.insert(table).on_conflict_do_nothing(),
+                # What was acknowledged by another database, or never kept: this one counts from the spool's first.
+                row | {"committed_seq": first_seq - 1, "instance": as_signed(instance), "used_ms": now_ms},
+            )
+            found = connection.execute(select(table).where(*here).with_for_update()).one()
+            if as_unsigned(found.instance) not in lineage:
+                return Cloned(last_instance=as_unsigned(found.instance))
+            committed_seq = int(found.committed_seq)
+            if committed_seq < first_seq - 1:
+                forgotten = GapDelta(
+                    key=key,
+                    from_seq=committed_seq + 1,
+                    to_seq=first_seq - 1,
+                    reason="forgotten",
+                    flow_records=0,
+                    at_ms=now_ms,
+                )
+                connection.execute(self._upserts.gap, [rows.gap_row(forgotten)])
+                committed_seq = first_seq - 1
+            connection.execute(
+                update(table)
+                .where(*here)
+                .values(instance=as_signed(instance), used_ms=now_ms, committed_seq=committed_seq)
+            )
+        return Opened(committed_seq=committed_seq)
+
+    # ---- the merge --------------------------------------------------------------------------------------------------
+
+    def merge(self, merge: Merge) -> None:
+        self._make_room(merge)
+        with self._transaction() as connection:
+            self.register_clusters(connection, _clusters_of(merge))
+            self._move_cursors(connection, merge.cursors)
+            self._settle(connection, merge.settled)
+            self._add_links(connection, merge.links)
+            if len(merge.activity):
+                self._bulk.add_activity(connection, merge.activity)
+            self._add_rest(connection, merge)
+
+    def _make_room(self, merge: Merge) -> None:
+        minutes = [delta.bucket_minute for delta in merge.attempts]
+        if len(merge.activity):
+            minutes += [int(merge.activity["bucket_minute"].min()), int(merge.activity["bucket_minute"].max())]
+        if minutes:
+            with translated():
+                self._bulk.make_room(first_minute=min(minutes) // DAY_MINUTES * DAY_MINUTES, last_minute=max(minutes))
+
+    def _move_cursors(self, connection: Connection, moves: Sequence[CursorMove]) -> None:
+        """Compare and set, all of them or none."""
+        if not moves:
+            return
+        table = schema.agent_cursor
+        key_columns = tuple_(table.c.cluster_id, table.c.agent_id, table.c.epoch)
+        keys = {_cursor_tuple(move.key): move for move in moves}
+        found: dict[tuple[int, str, int], tuple[int, int]] = {}
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), _CHUNK):
+            cursors = connection.execute(
+                select(table)
+                .where(key_columns.in_(ordered[start : start + _CHUNK]))
+                .order_by(table.c.cluster_id, table.c.agent_id, table.c.epoch)
+                .with_for_update()
+            )
+            found.update(
+                {(row.cluster_id, row.agent_id, row.epoch): (row.committed_seq, row.instance) for row in cursors}
+            )
+        moved: dict[tuple[str, str, int], int | None] = {}
+        for key, move in keys.items():
+            committed_seq, instance = found.get(key, (None, None))
+            if instance is None or as_unsigned(instance) != move.instance:
+                moved[move.key.as_tuple()] = None
+            elif committed_seq != move.from_seq:
+                moved[move.key.as_tuple()] = committed_seq
+        if moved:
+            raise CursorMovedError(moved)
+        connection.execute(
+            update(table)
+            .where(
+                table.c.cluster_id == bindparam("on_cluster"),
+                table.c.agent_id == bindparam("on_agent"),
+                table.c.epoch == bindparam("on_epoch"),
+            )
+            .values(committed_seq=bindparam("to_seq"), used_ms=bindparam("at_ms")),
+            [
+                {
+                    "on_cluster": key[0],
+                    "on_agent": key[1],
+                    "on_epoch": key[2],
+                    "to_seq": move.to_seq,
+                    "at_ms": move.at_ms,
+                }
+                for key, move in sorted(keys.items(), key=lambda item: item[0])
+            ],
+        )
+
+    def _settle(self, connection: Connection, settled: Sequence[PendingKey]) -> None:
+        """Take pending flows out. Each is there, or somebody else has settled it and this merge must not."""
+        if not settled:
+            return
+        table = schema.pending_flow
+        key_columns = tuple_(table.c.cluster_id, table.c.agent_id, table.c.epoch, table.c.seq, table.c.row)
+        keys = sorted(
+            (cluster_id_of(key.cluster), key.agent_id, as_signed(key.epoch), key.seq, key.row) for key in settled
+        )
+        deleted = 0
+        for start in range(0, len(keys), _CHUNK):
+            deleted += connection.execute(delete(table).where(key_columns.in_(keys[start : start + _CHUNK]))).rowcount
+        if deleted != len(keys):
+            message = f"{len(keys) - deleted} of {len(keys)} pending flows were settled by another aggregator"
+            raise StoreError(message)
+
+    def _add_links(self, connection: Connection, links: Sequence[LinkSighting]) -> None:
+        if not links:
+            return
+        ordered = sorted(links, key=attrgetter("link_id"))
+        connection.execute(self._upserts.link, [rows.link_row(sighting) for sighting in ordered])
+        table = schema.link
+        collided: set[int] = set()
+        for start in range(0, len(ordered), _CHUNK):
+            chunk = ordered[start : start + _CHUNK]
+            expected = {(cluster_id_of(s.link.src.cluster), s.link_id): s.key for s in chunk}
+            held = connection.execute(
+                select(table.c.cluster_id, table.c.link_id, table.c.key).where(
+                    tuple_(table.c.cluster_id, table.c.link_id).in_(list(expected))
+                )
+            )
+            collided |= {row.link_id for row in held if expected[(row.cluster_id, row.link_id)] != row.key}
+        if collided:
+            raise LinkCollisionError(frozenset(collided))
+
+    def _add_rest(self, connection: Connection, merge: Merge) -> None:
+        upserts = self._upserts
+        for statement, values in (
+            (upserts.attempt, [rows.attempt_row(delta) for delta in merge.attempts]),
+            (upserts.evidence, [rows.evidence_row(delta) for delta in merge.evidence]),
+            (upserts.pending, [rows.pending_row(flow) for flow in merge.pending]),
+            (upserts.gap, [rows.gap_row(gap) for gap in merge.gaps]),
+            (upserts.quarantine, [rows.quarantine_row(batch) for batch in merge.quarantined]),
+            (upserts.loss, [rows.loss_row(delta) for delta in merge.losses]),
+            (upserts.refusal, [rows.refusal_row(delta) for delta in merge.refusals]),
+            (upserts.agent_delta, [rows.agent_row(delta) for delta in merge.agents]),
+        ):
+            if values:
+                values.sort(key=lambda row: tuple(str(value) for value in row.values())[:5])
+                connection.execute(statement, values)
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with translated(), self._engine.begin() as connection:
+            yield connection
+
+    def register_clusters(self, connection: Connection, names: set[str]) -> None:
+        new = names - self._clusters
+        if not new:
+            return
+        table = schema.cluster
+        connection.execute(
+            self._upserts.insert(table).on_conflict_do_nothing(),
+            [{"cluster_id": cluster_id_of(name), "name": name} for name in sorted(new)],
+        )
+        for name in new:
+            held_by = connection.execute(
+                select(table.c.name).where(table.c.cluster_id == cluster_id_of(name))
+            ).scalar_one()
+            if held_by != name:
+                message = f"the clusters {name!r} and {held_by!r} have the same id; rename one of them"
+                raise StoreRefusedError(message)
+        self._clusters |= new
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors in the words of aggregator.errors."""
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.TimeoutError) as error:
+        message = f"the database is not available: {_first_line(error)}"
+        raise StoreUnavailableError(message) from error
+    except (exc.DataError, exc.IntegrityError) as error:
+        message = f"the database refused the values: {_first_line(error)}"
+        raise StoreRefusedError(message) from error
+    except OverflowError as error:  # SQLite's driver, for an integer of more than 64 bits
+        message = f"the database refused the values: {error}"
+        raise StoreRefusedError(message) from error
+    except exc.DBAPIError as error:
+        message = f"the database failed: {_first_line(error)}"
+        raise (StoreUnavailableError if error.connection_invalidated else StoreError)(message) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _clusters_of(merge: Merge) -> set[str]:
+    return {
+        *(move.key.cluster for move in merge.cursors),
+        *(sighting.link.src.cluster for sighting in merge.links),
+    }
+
+
+def _cursor_tuple(key: CursorKey) -> tuple[int, str, int]:
+    return (cluster_id_of(key.cluster), key.agent_id, as_signed(key.epoch))

@@ -1,0 +1,166 @@
+"""PostgreSQL's bulk path: a binary COPY built by numpy into a temporary table, one INSERT ... ON CONFLICT from there.
+
+Enters: rows of ACTIVITY, sorted by key. Leaves: the sums, in SQLAlchemy's own transaction, and daily range partitions.
+Invariant: a partition holds the whole days in its name, UTC; retention drops partitions and deletes nothing.
+"""
+
+import struct
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from aggregator.store.deltas import ACTIVITY, ActivityArray, coarse
+from aggregator.store.keys import DAY_MINUTES, moment
+from aggregator.store.schema import COUNTERS, PARTITIONED, link_activity_1h, link_activity_5m
+
+# https://www.postgresql.org/docs/15/sql-copy.html#id-1.9.3.55.9.4: signature, flags, header extension; then for each
+# tuple a 16-bit field count and each field as a 32-bit length and its bytes, all big-endian; -1 ends it.
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_COPY_TRAILER = b"\xff\xff"
+_NAMES = ACTIVITY.names or ()
+_COPY_ROW = np.dtype(
+    [("fields", ">i2")]
+    + [
+        column
+        for name in _NAMES
+        for column in ((f"{name}_length", ">i4"), (name, ">i4" if ACTIVITY[name].itemsize == 4 else ">i8"))
+    ]
+)
+_AHEAD_DAYS = 3
+_LOCK_TIMEOUT = "4s"
+HOT_FILLFACTOR = 80  # room for HOT updates: 86 % of them against none at 100
+
+
+def _upsert(table: str) -> str:
+    return (
+        f"INSERT INTO {table} AS held ({', '.join(_NAMES)}) SELECT {', '.join(_NAMES)} FROM delta "  # noqa: S608 - constants
+        "ON CONFLICT (link_id, bucket_minute, cluster_id) DO UPDATE SET "
+        + ", ".join(f"{counter} = held.{counter} + excluded.{counter}" for counter in COUNTERS)
+    )
+
+
+_FINE = _upsert(link_activity_5m.name)
+_COARSE = _upsert(link_activity_1h.name)
+_TEMPORARY = (
+    "CREATE TEMPORARY TABLE IF NOT EXISTS delta ("
+    + ", ".join(f"{name} {'integer' if ACTIVITY[name].itemsize == 4 else 'bigint'} NOT NULL" for name in _NAMES)
+    + ") ON COMMIT DELETE ROWS"
+)
+
+
+def copy_binary(activity: ActivityArray) -> bytes:
+    """The rows in COPY's binary format."""
+    out = np.empty(len(activity), _COPY_ROW)
+    out["fields"] = len(_NAMES)
+    for name in _NAMES:
+        out[f"{name}_length"] = ACTIVITY[name].itemsize
+        out[name] = activity[name]
+    return _COPY_HEADER + out.tobytes() + _COPY_TRAILER
+
+
+class PostgresBulk:
+    """Implements Bulk."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._days: set[int] = set()
+
+    def make_room(self, *, first_minute: int, last_minute: int) -> None:
+        wanted = set(range(first_minute // DAY_MINUTES, last_minute // DAY_MINUTES + 1))
+        with self._lock:
+            if wanted <= self._days:
+                return
+            create_partitions(self._engine, wanted)
+            self._days |= wanted
+
+    def add_activity(self, connection: Connection, activity: ActivityArray) -> None:
+        connection.exec_driver_sql(_TEMPORARY)
+        self._copy(connection, activity)
+        connection.exec_driver_sql(_FINE)
+        hourly = coarse(activity)
+        connection.exec_driver_sql("TRUNCATE delta")
+        self._copy(connection, hourly)
+        connection.exec_driver_sql(_COARSE)
+
+    @staticmethod
+    def _copy(connection: Connection, activity: ActivityArray) -> None:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        with driver.cursor() as cursor, cursor.copy("COPY delta FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(copy_binary(activity))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """One day of one table."""
+
+    table: str
+    name: str
+    day: int  # days since 1970
+
+
+def create_partitions(engine: Engine, days: set[int]) -> None:
+    """Those that are missing; waits for no lock longer than a few seconds."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        # Two aggregators that make the same partition would fail on the catalogue's unique key.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": PARTITION_LOCK})
+        for day in sorted(days):
+            for table in PARTITIONED:
+                name = partition_name(table.name, day)
+                fillfactor = f" WITH (fillfactor = {HOT_FILLFACTOR})"
+                connection.exec_driver_sql(
+                    f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF {table.name} "
+                    f"FOR VALUES FROM ({day * DAY_MINUTES}) TO ({(day + 1) * DAY_MINUTES}){fillfactor}"
+                )
+
+
+PARTITION_LOCK = 0x57415454_00000001
+
+
+def partition_name(table: str, day: int) -> str:
+    return f"{table}_{moment(day * DAY_MINUTES * 60_000):%Y%m%d}"
+
+
+def partitions(connection: Connection) -> Iterator[Partition]:
+    """Every daily partition there is."""
+    rows = connection.execute(
+        text(
+            "SELECT parent.relname AS parent, child.relname AS child, "
+            "pg_get_expr(child.relpartbound, child.oid) AS bound FROM pg_inherits "
+            "JOIN pg_class parent ON parent.oid = inhparent JOIN pg_class child ON child.oid = inhrelid "
+            "WHERE parent.relname = ANY(:tables) AND child.relkind = 'r' ORDER BY child.relname"
+        ),
+        {"tables": [table.name for table in PARTITIONED]},
+    )
+    for row in rows:
+        first_minute = int(row.bound.split("(", 1)[1].split(")", 1)[0].strip("'"))
+        yield Partition(table=row.parent, name=row.child, day=first_minute // DAY_MINUTES)
+
+
+def drop_partitions(engine: Engine, *, first_kept_day: dict[str, int]) -> list[str]:
+    """Retention: drop what lies before each table's first kept day. A partition that is in use is left for the next
+    run.
+    """
+    with engine.connect() as connection:
+        old = [found for found in partitions(connection) if found.day < first_kept_day[found.table]]
+    dropped = []
+    for partition in old:
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                connection.exec_driver_sql(f"DROP TABLE IF EXISTS {partition.name}")
+        except ProgrammingError:
+            continue
+        dropped.append(partition.name)
+    return dropped
+
+
+def days_ahead(today: int) -> set[int]:
+    """The days that must have partitions: yesterday (late batches) to a few days ahead."""
+    return set(range(today - 1, today + _AHEAD_DAYS + 1))
