@@ -1,0 +1,340 @@
+"""Plays Kubernetes' controllers: from Deployments, CronJobs and the like to ReplicaSets, Jobs and Pods.
+
+Enters: a Scenario. Leaves: manifests as an API server would hold them (UIDs, owners, labels, hashes) and a PodPlan for
+each pod that has to run. Pure but for the generator of names it is given.
+"""
+
+import hashlib
+import json
+import random
+import uuid
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.addresses import NodePlan, ServiceAddresses
+from lab.errors import ScenarioError
+from lab.scenario import CLUSTER_SCOPED, Manifest, Scenario, key_of, pod_template
+from lab.settings import Run
+
+# Kubernetes spells random suffixes and template hashes without vowels and look-alikes.
+SAFE_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodPlan:
+    """A pod that has to run: which workload it belongs to, its manifest before it was scheduled, its programs."""
+
+    workload: str
+    manifest: Manifest
+    run: Run
+    node: str | None = None
+
+
+@dataclass(slots=True)
+class Names:
+    """UIDs and random suffixes."""
+
+    rng: random.Random = field(default_factory=random.SystemRandom)
+
+    def uid(self) -> str:
+        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
+
+    def suffix(self) -> str:
+        return "".join(self.rng.choice(SAFE_LETTERS) for _ in range(5))
+
+    def container_id(self) -> str:
+        return f"{self.rng.getrandbits(256):064x}"
+
+
+def timestamp(moment: datetime | None = None) -> str:
+    return (moment or datetime.now(tz=UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def template_hash(template: Manifest) -> str:
+    number = int.from_bytes(hashlib.sha256(json.dumps(template, sort_keys=True).encode()).digest()[:6], "big")
+    return "".join(SAFE_LETTERS[(number >> (4 * i)) % len(SAFE_LETTERS)] for i in range(10))
+
+
+def admit(manifest: Manifest, names: Names) -> Manifest:
+    """What an API server adds to whatever it stores."""
+    stored = deepcopy(manifest)
+    meta = stored["metadata"]
+    meta["uid"] = names.uid()
+    meta["creationTimestamp"] = timestamp()
+    if stored["kind"] == "Namespace":
+        meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta["name"]
+        stored.setdefault("spec", {"finalizers": ["kubernetes"]})
+        stored["status"] = {"phase": "Active"}
+    return stored
+
+
+def owner_reference(owner: Manifest) -> dict[str, Any]:
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def owned_pod(owner: Manifest, template: Manifest, name: str, labels: Mapping[str, str], names: Names) -> Manifest:
+    meta = {
+        "name": name,
+        "namespace": owner["metadata"]["namespace"],
+        "labels": {**template.get("metadata", {}).get("labels", {}), **labels},
+        "ownerReferences": [owner_reference(owner)],
+    }
+    if annotations := template.get("metadata", {}).get("annotations"):
+        meta["annotations"] = annotations
+    return admit({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, names)
+
+
+def expand(
+    workload: Manifest, scenario: Scenario, nodes: tuple[NodePlan, ...], names: Names
+) -> tuple[list[Manifest], list[PodPlan]]:
+    """The objects and the pods that follow from one stored workload. A CronJob has none until it is due."""
+    key = key_of(workload)
+    run = scenario.lab.run[key]
+    template = pod_template(workload)
+    name = workload["metadata"]["name"]
+    replicas = workload["spec"].get("replicas", 1)
+
+    made = [workload]
+    on_nodes: list[str | None] = []
+    pods: list[Manifest] = []
+    match workload["kind"]:
+        case "Deployment":
+            replica_set = _replica_set(workload, template, names)
+            made.append(replica_set)
+            pod_hash = {"pod-template-hash": replica_set["metadata"]["labels"]["pod-template-hash"]}
+            prefix = replica_set["metadata"]["name"]
+            pods = [
+                owned_pod(replica_set, template, f"{prefix}-{names.suffix()}", pod_hash, names) for _ in range(replicas)
+            ]
+        case "ReplicaSet":
+            pods = [owned_pod(workload, template, f"{name}-{names.suffix()}", {}, names) for _ in range(replicas)]
+        case "StatefulSet":
+            pods = [_ordinal_pod(workload, template, index, names) for index in range(replicas)]
+        case "DaemonSet":
+            revision = {"controller-revision-hash": template_hash(template), "pod-template-generation": "1"}
+            on_nodes = [node.name for node in nodes]
+            pods = [owned_pod(workload, template, f"{name}-{names.suffix()}", revision, names) for _ in nodes]
+        case "Job":
+            pods = [_job_pod(workload, template, names)]
+        case "Pod":
+            made = []
+            pods = [_bare_pod(workload, names)]
+    plans = [
+        PodPlan(workload=key, manifest=pod, run=run, node=node)
+        for pod, node in zip(pods, on_nodes or [None] * len(pods), strict=True)
+    ]
+    return made, plans
+
+
+def start_job(cron_job: Manifest, scenario: Scenario, scheduled_seconds: int, names: Names) -> tuple[Manifest, PodPlan]:
+    """One run of a CronJob. The name counts seconds where Kubernetes counts minutes: the lab runs it more often."""
+    name = f"{cron_job['metadata']['name']}-{scheduled_seconds}"
+    job_template = deepcopy(cron_job["spec"]["jobTemplate"])
+    job = admit(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": name,
+                "namespace": cron_job["metadata"]["namespace"],
+                "labels": job_template.get("metadata", {}).get("labels", {}),
+                "ownerReferences": [owner_reference(cron_job)],
+            },
+            "spec": {"parallelism": 1, "completions": 1, **job_template["spec"]},
+            "status": {"active": 1, "startTime": timestamp()},
+        },
+        names,
+    )
+    key = key_of(cron_job)
+    pod = _job_pod(job, job["spec"]["template"], names)
+    return job, PodPlan(workload=key, manifest=pod, run=scenario.lab.run[key])
+
+
+def _replica_set(workload: Manifest, template: Manifest, names: Names) -> Manifest:
+    pod_hash = template_hash(template)
+    labels = {**template.get("metadata", {}).get("labels", {}), "pod-template-hash": pod_hash}
+    selector = {**workload["spec"]["selector"]["matchLabels"], "pod-template-hash": pod_hash}
+    meta = {
+        "name": f"{workload['metadata']['name']}-{pod_hash}",
+        "namespace": workload["metadata"]["namespace"],
+        "labels": labels,
+        "annotations": {"deployment.kubernetes.io/revision": "1"},
+        "ownerReferences": [owner_reference(workload)],
+    }
+    spec = {
+        "replicas": workload["spec"].get("replicas", 1),
+        "selector": {"matchLabels": selector},
+        "template": {**template, "metadata": {**template.get("metadata", {}), "labels": labels}},
+    }
+    return admit({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": meta, "spec": spec}, names)
+
+
+def _ordinal_pod(workload: Manifest, template: Manifest, index: int, names: Names) -> Manifest:
+    name = f"{workload['metadata']['name']}-{index}"
+    labels = {
+        "apps.kubernetes.io/pod-index": str(index),
+        "controller-revision-hash": f"{workload['metadata']['name']}-{template_hash(template)}",
+        "statefulset.kubernetes.io/pod-name": name,
+    }
+    pod = owned_pod(workload, template, name, labels, names)
+    pod["spec"] |= {"hostname": name, "subdomain": workload["spec"].get("serviceName", "")}
+    return pod
+
+
+def _job_pod(job: Manifest, template: Manifest, names: Names) -> Manifest:
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    labels = {
+        "batch.kubernetes.io/controller-uid": uid,
+        "batch.kubernetes.io/job-name": name,
+        "controller-uid": uid,
+        "job-name": name,
+    }
+    pod = owned_pod(job, template, f"{name}-{names.suffix()}", labels, names)
+    pod["spec"].setdefault("restartPolicy", "Never")
+    return pod
+
+
+def _bare_pod(pod: Manifest, names: Names) -> Manifest:
+    """A static pod (kubernetes.io/config.source: file) is known to the API server by a mirror with another UID."""
+    stored = deepcopy(pod)
+    annotations = stored["metadata"].get("annotations", {})
+    if annotations.get("kubernetes.io/config.source") == "file":
+        config_hash = f"{names.rng.getrandbits(128):032x}"
+        annotations |= {"kubernetes.io/config.hash": config_hash, "kubernetes.io/config.mirror": config_hash}
+    return stored
+
+
+def admit_service(service: Manifest, addresses: ServiceAddresses, names: Names) -> Manifest:
+    """A Service with what the API server defaults: families, cluster addresses, protocols and target ports."""
+    stored = admit(service, names)
+    spec = stored["spec"]
+    families = list(spec.get("ipFamilies", ["IPv4"]))
+    if spec.get("ipFamilyPolicy") in {"PreferDualStack", "RequireDualStack"}:
+        families += [
+            f for f in ("IPv4", "IPv6") if f not in families and (f == "IPv4" or len(addresses.cidrs.pods) == 2)
+        ]
+    if spec.get("clusterIP") == "None":
+        spec["clusterIPs"] = ["None"]
+    else:
+        first = spec.get("clusterIP") or addresses.take(families[0])
+        spec["clusterIPs"] = [first, *(addresses.take(family) for family in families[1:])]
+        spec["clusterIP"] = first
+    spec["ipFamilies"] = families
+    spec.setdefault("ipFamilyPolicy", "SingleStack")
+    spec.setdefault("type", "ClusterIP")
+    for port in spec["ports"]:
+        port.setdefault("protocol", "TCP")
+        port.setdefault("targetPort", port["port"])
+    return stored
+
+
+def cluster_objects(scenario: Scenario, nodes: tuple[NodePlan, ...], names: Names) -> list[Manifest]:
+    """What every cluster has and no scenario should have to write: namespaces, nodes, ranges, the API's Service."""
+    cidrs = scenario.lab.cidrs
+    declared = {item["metadata"]["name"] for item in scenario.of_kind("Namespace")}
+    found = [_namespace(name) for name in ("default", "kube-system") if name not in declared]
+    nodes_by_name = {item["metadata"]["name"]: item for item in scenario.of_kind("Node")}
+    found += [_node(plan, nodes_by_name.get(plan.name)) for plan in nodes]
+    found.append(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "ServiceCIDR",
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": [str(network) for network in cidrs.services]},
+        }
+    )
+    networking = {
+        "dnsDomain": scenario.lab.domain,
+        "podSubnet": ",".join(map(str, cidrs.pods)),
+        "serviceSubnet": ",".join(map(str, cidrs.services)),
+    }
+    lines = "".join(f"  {name}: {value}\n" for name, value in networking.items())
+    found.append(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "kubeadm-config", "namespace": "kube-system"},
+            "data": {"ClusterConfiguration": f"kind: ClusterConfiguration\nnetworking:\n{lines}"},
+        }
+    )
+    others = [
+        item
+        for item in scenario.objects
+        if item["kind"] == "Namespace"
+        or (item["kind"] not in {"Node", "Service"} | {w["kind"] for _, w in scenario.workloads()})
+    ]
+    return [admit(item, names) for item in found + others]
+
+
+def _namespace(name: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _node(plan: NodePlan, declared: Manifest | None) -> Manifest:
+    item: Manifest = deepcopy(declared or {"apiVersion": "v1", "kind": "Node", "metadata": {"name": plan.name}})
+    labels = item["metadata"].setdefault("labels", {})
+    labels |= {"kubernetes.io/hostname": plan.name, "kubernetes.io/os": "linux"}
+    item["spec"] = {
+        **item.get("spec", {}),
+        "podCIDR": str(plan.pod_networks[0]),
+        "podCIDRs": [str(network) for network in plan.pod_networks],
+    }
+    item["status"] = {
+        "addresses": [
+            *({"type": "InternalIP", "address": str(address)} for address in plan.addresses),
+            {"type": "Hostname", "address": plan.name},
+        ],
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        "nodeInfo": {"operatingSystem": "linux"},
+    }
+    return item
+
+
+def api_service(scenario: Scenario, names: Names) -> Manifest:
+    """default/kubernetes: a Service without a selector, on the first address of the range."""
+    address = str(scenario.lab.cidrs.services[0][1])
+    return admit(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"component": "apiserver", "provider": "kubernetes"},
+            },
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "ipFamilies": ["IPv4"],
+                "ipFamilyPolicy": "SingleStack",
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 6443}],
+            },
+        },
+        names,
+    )
+
+
+def without(scenario: Scenario, left_out: tuple[str, ...]) -> Scenario:
+    """The scenario without some workloads, each named "namespace/name" or "namespace/Kind/name"."""
+    gone: set[str] = set()
+    for wanted in left_out:
+        found = {k for k, _ in scenario.workloads() if wanted in (k, f"{k.split('/')[0]}/{k.split('/')[2]}")}
+        if not found:
+            known = ", ".join(sorted(k for k, _ in scenario.workloads()))
+            raise ScenarioError(f"{scenario.path}: --without {wanted}: no such workload; known: {known}")
+        gone |= found
+    if scenario.lab.select in gone:
+        raise ScenarioError(f"{scenario.path}: --without {scenario.lab.select} is the selected workload; keep it")
+    objects = tuple(item for item in scenario.objects if item["kind"] in CLUSTER_SCOPED or key_of(item) not in gone)
+    return replace(scenario, objects=objects)
