@@ -1,7 +1,7 @@
 """Composes the agent and runs it.
 
-Enters: environment and flags. Leaves: an exit status: 0 done, 1 failed, 2 wrong settings, 3 this kernel takes no backend,
-4 loaded but the self-test failed, 5 not ready (--health).
+Enters: environment and flags. Leaves: an exit status: 0 done, 1 failed, 2 wrong settings, 3 this kernel takes no
+backend, 4 loaded but the self-test failed, 5 not ready (--health).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.internal import api_implementation
 
-from agent.config import AgentConfig, boot_id, kernel_release, read_config
+from agent.config import AgentConfig, Mode, boot_id, kernel_release, read_config
 from agent.errors import AgentError, ConfigError, NoBackendError, SelfTestError
 from agent.health import HealthServer, ask
 from agent.identity.cidrs import find_cidrs
@@ -33,34 +33,32 @@ log = logging.getLogger("agent")
 
 FLUSH_SECONDS = 4.0  # SIGTERM drains and flushes within five
 ALIVE_INTERVALS = 10
+EXIT_STATUS = ((ConfigError, 2), (NoBackendError, 3), (SelfTestError, 4))
 
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
-        config, mode = read_config(sys.argv[1:])
-        if mode.health:
-            complaint = ask(config.http_listen)
-            sys.stdout.write((complaint or "ready") + "\n")
-            return 5 if complaint else 0
-        if api_implementation.Type() != "upb":
-            raise ConfigError("protobuf runs on its pure-Python fallback, 187 times slower; install a wheel with upb")
-        if mode.check:
-            return _check(config)
-        return asyncio.run(Agent(config).serve(once=mode.once))
+        return _run(*read_config(sys.argv[1:]))
     except AgentError as exc:
         sys.stderr.write(f"wattle-agent: {exc}\n")
-        match exc:
-            case ConfigError():
-                return 2
-            case NoBackendError():
-                return 3
-            case SelfTestError():
-                return 4
-            case _:
-                return 1
-    except KeyboardInterrupt:
-        return 130
+        return next((status for kind, status in EXIT_STATUS if isinstance(exc, kind)), 1)
+
+
+def _run(config: AgentConfig, mode: Mode) -> int:
+    if mode.health:
+        complaint = ask(config.http_listen)
+        sys.stdout.write((complaint or "ready") + "\n")
+        return 5 if complaint else 0
+    if api_implementation.Type() != "upb":
+        raise ConfigError("protobuf runs on its pure-Python fallback, 187 times slower; install a wheel with upb")
+    if mode.check:
+        return _check(config)
+    return asyncio.run(_serve(config, once=mode.once))
+
+
+async def _serve(config: AgentConfig, *, once: bool) -> int:
+    return await Agent(config).serve(once=once)
 
 
 def _check(config: AgentConfig) -> int:
@@ -105,10 +103,10 @@ class Agent:
             source=self._node.capture,
             resolver=self._node.resolver,
             sink=self._spool,
+            open_flows=self._node.open_flows,
             interval_seconds=config.drain_interval_seconds,
         )
-        for drained in self._node.leftovers:
-            self._pipeline.begin_with(drained)
+        self._node.begin(self._pipeline)
         self._health = HealthServer(alive=self._is_stuck, ready=self._is_unready, refresh=self._node.publish)
 
     async def serve(self, *, once: bool) -> int:
@@ -151,7 +149,7 @@ class Agent:
         await self._pipeline.turn_once()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + FLUSH_SECONDS
-        while self._spool.waiting_batches and loop.time() < deadline:
+        while self._spool.waiting_batches and loop.time() < deadline:  # noqa: ASYNC110  the spool has no event to wait for
             await asyncio.sleep(0.02)
         return not self._spool.waiting_batches
 
@@ -195,9 +193,7 @@ def _security(config: AgentConfig) -> ChannelSecurity:
     if config.plaintext:
         return PlaintextLoopback()
     if config.ca_file is None:
-        raise ConfigError(
-            "give ca_file with token_file or with certificate_file and key_file, or plaintext to loopback"
-        )
+        raise ConfigError("give ca_file with token_file or certificate_file and key_file; or plaintext, to loopback")
     if config.certificate_file is not None and config.key_file is not None:
         return MutualTls(ca_file=config.ca_file, certificate_file=config.certificate_file, key_file=config.key_file)
     if config.token_file is None:

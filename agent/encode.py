@@ -3,8 +3,8 @@
 Enters: `FlowColumns` of one interval. Leaves: Batches without a sequence number, each complete in itself.
 Invariant: at most 5,000 records and 1 MiB each, all columns equally long, every index inside its own batch's tables.
 
-protobuf packs a repeated field one Python object at a time (0.35 us a record); numpy writes the same varints for a whole
-interval at once, and a batch is a slice of them.
+protobuf packs a repeated field one Python object at a time (0.35 us a record); numpy writes the same varints for a
+whole interval at once, and a batch is a slice of them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def varints(values: Words) -> Varints:
     if largest < 1 << 7:
         return Varints(data=values.astype(np.uint8).tobytes(), starts=None)
     width = (largest.bit_length() + 6) // 7
-    wide = values.astype(np.uint32 if width <= 4 else np.uint64)
+    wide: Words = values.astype(np.uint32 if width <= 4 else np.uint64)
     groups = np.empty((len(values), width), np.uint8)
     lengths = np.ones(len(values), np.uint8)
     for position in range(width):
@@ -101,7 +101,7 @@ def encode(
     spans = [(first, min(first + max_records, len(columns))) for first in range(0, len(columns), max_records)]
     while spans:
         first, last = spans.pop(0)
-        batch = _batch(columns, fixed, process, names, first, last)
+        batch = _batch(columns, fixed, process, names, span=(first, last))
         batch.interval.CopyFrom(interval)
         batch.loss.CopyFrom(loss)
         if batch.ByteSize() + _ROOM_FOR_SEQ > MAX_BYTES and last - first > 1:
@@ -113,8 +113,9 @@ def encode(
 
 
 def _batch(
-    columns: FlowColumns, fixed: list[tuple[int, Varints]], process: Words, names: list[str], first: int, last: int
+    columns: FlowColumns, fixed: list[tuple[int, Varints]], process: Words, names: list[str], *, span: tuple[int, int]
 ) -> flowlink_pb2.Batch:
+    first, last = span
     local, used_locals = _renumber(columns.local[first:last])
     process_index, used_processes = _renumber(process[first:last])
     remote_words = columns.remote[first:last]

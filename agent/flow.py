@@ -7,7 +7,7 @@ them with what the compiler made of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
@@ -154,12 +154,17 @@ class FlowColumns:
     def __len__(self) -> int:
         return len(self.local)
 
+    def where(self, kept: Words) -> FlowColumns:
+        """The rows that `kept` marks."""
+        arrays = {f.name: getattr(self, f.name)[kept] for f in fields(self) if f.name != "locals"}
+        return replace(self, **arrays)
+
 
 def factorize(*words: Words) -> tuple[Words, Words]:
     """Number equal rows alike: (number of each row, first row of each number). Linear: no sort, no Python object.
 
-    Each row scatters its own index into a table at its hash and reads back who was last; equal rows meet there. Rows that
-    find a stranger try again in another place.
+    Each row scatters its own index into a table at its hash and reads back who was last; equal rows meet there. Rows
+    that find a stranger try again in another place.
     """
     rows = len(words[0])
     mixed = words[0].astype(np.uint64)

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING
 
 from agent import metrics
 from agent.identity.cgroups import CgroupPaths, Hierarchy, find_hierarchy
+from agent.identity.open import OpenSockets
 from agent.identity.podlogs import PodLogs
 from agent.identity.resolver import Resolver
 from agent.kernel.backends import BackendName
-from agent.kernel.capture import Capture, CaptureRequest, open_capture
+from agent.kernel.capture import Capture, CaptureRequest, ListenerEntry, open_capture
 from agent.kernel.headers import CgroupSource
+from agent.kernel.pins import Pins, in_bpf_file_system
 from agent.kernel.selftest import self_test
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.config import AgentConfig
+    from agent.flow import FlowColumns
     from agent.kernel.maps import Drained
+    from agent.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +36,13 @@ class Node:
     """Owns the kernel side."""
 
     def __init__(
-        self, *, config: AgentConfig, hierarchy: Hierarchy, capture: Capture, leftovers: tuple[Drained, ...]
+        self, *, config: AgentConfig, hierarchy: Hierarchy, capture: Capture, pins: Pins | None, seen: Drained
     ) -> None:
         self._config = config
         self._hierarchy = hierarchy
+        self._pins = pins
+        self._seen = seen
         self.capture = capture
-        self.leftovers = leftovers
         self.cgroups = CgroupPaths(hierarchy, proc=config.proc_root)
         self.cgroups.walk()
         self.resolver = Resolver(
@@ -46,10 +51,18 @@ class Node:
             host_netns_inode=_host_netns_inode(config.proc_root),
             mesh_ports=config.mesh_ports,
         )
+        self._sockets = OpenSockets(proc=config.proc_root, cgroups=self.cgroups, resolver=self.resolver)
+        metrics.PINNED.set(pins is not None)
+        metrics.BACKEND.labels(capture.backend.name).set(1)
+        for sentence in capture.refused:
+            metrics.BACKEND_REFUSED.labels(sentence.split(" ")[2]).set(1)
+        for sentence in capture.skipped:
+            metrics.HOOK_SKIPPED.labels(sentence.split(":")[0]).set(1)
 
     @classmethod
-    def open(cls, config: AgentConfig, *, pinned: bool) -> Node:
+    def open(cls, config: AgentConfig, *, pinned: bool = True) -> Node:
         hierarchy = find_hierarchy(config.cgroup_root, proc=config.proc_root)
+        pins = _open_pins(config.pin_directory) if pinned else None
         capture = open_capture(
             CaptureRequest(
                 backend=BackendName(config.backend),
@@ -59,11 +72,40 @@ class Node:
             )
         )
         try:
-            seen = self_test(capture)
+            if pins is not None:
+                pins.pin(capture)
+            return cls(config=config, hierarchy=hierarchy, capture=capture, pins=pins, seen=self_test(capture))
         except BaseException:
             capture.close()
+            if pins is not None:
+                pins.close()
             raise
-        return cls(config=config, hierarchy=hierarchy, capture=capture, leftovers=(seen,))
+
+    def begin(self, pipeline: Pipeline) -> None:
+        """Hand over what was counted before the first interval: an earlier agent's, then the self-test's."""
+        if self._pins is None:
+            pipeline.begin_with(self._seen)
+            return
+        for drained in self._pins.leftovers():
+            log.info("an earlier agent left %d flow records", len(drained))
+            pipeline.begin_with(drained)
+        pipeline.begin_with(self._seen, then=self._pins.forget_earlier)
+
+    def open_flows(self) -> FlowColumns:
+        """Connections that are open now; tells the kernel side who listens."""
+        look = self._sockets.look()
+        for listener in look.listeners:
+            self.capture.tell_listener(
+                ListenerEntry(
+                    local=listener.local,
+                    netns_inode=listener.netns_inode,
+                    port=listener.port,
+                    cgroup_id=listener.cgroup_id,
+                    pid=listener.pid,
+                    process=listener.process,
+                )
+            )
+        return look.columns
 
     def describe(self) -> list[str]:
         """What was chosen, and why not another."""
@@ -78,17 +120,26 @@ class Node:
 
     def publish(self) -> None:
         """Numbers that are read when somebody asks."""
-        metrics.BACKEND.labels(self.capture.backend.name).set(1)
         for name, program in self.capture.programs().items():
             metrics.PROGRAM_RUNS.labels(name).set(program.runs)
             metrics.PROGRAM_NS.labels(name).set(program.run_time_ns)
 
     def close(self) -> None:
         self.capture.close()
+        if self._pins is not None:
+            self._pins.close()
+
+
+def _open_pins(directory: Path) -> Pins | None:
+    """None, and a warning, where no bpf file system is: the agent works, but a kill costs it one interval."""
+    if not in_bpf_file_system(directory):
+        log.warning("%s is in no bpf file system: what the kernel counted is lost if this agent is killed", directory)
+        return None
+    return Pins(directory)
 
 
 def _host_netns_inode(proc: Path) -> int:
-    """The node's own network namespace: init's, or, where that may not be read, the agent's (which runs hostNetwork)."""
+    """The node's own network namespace: init's, or, where that may not be read, the agent's own (hostNetwork)."""
     for process in ("1", "self"):
         with suppress(OSError):
             return (proc / process / "ns/net").stat().st_ino

@@ -1,9 +1,9 @@
 """The agent's data flow, on one screen.
 
-    kernel map --swap_and_drain--> Drained --attribute--> FlowColumns --encode--> Batch --append--> Spool --> FlowLinkStream
+    kernel map --swap_and_drain--> Drained --attribute--> FlowColumns --encode--> Batch --append--> Spool --> stream
 
 Enters: an attached Capture. Leaves: batches in the spool; the stream takes them from there.
-Invariant: every event is in a batch, or in a counter of the batch that follows it. Nothing here waits for the aggregator.
+Invariant: every event is in a batch, or in a counter of the batch that follows. Nothing here waits for the aggregator.
 """
 
 from __future__ import annotations
@@ -69,13 +69,15 @@ class Pipeline:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
         self._pending: Drained | None = None
+        self._on_first_turn: Callable[[], None] | None = None
         self._turned_at = time.monotonic()
         self.map_fill = 0.0
         self.interval_seconds = interval_seconds
 
-    def begin_with(self, drained: Drained) -> None:
-        """What was drained before the first interval (the self-test's) belongs to it."""
+    def begin_with(self, drained: Drained, *, then: Callable[[], None] | None = None) -> None:
+        """What was drained before the first interval belongs to it; `then` is called when it is in the spool."""
         self._pending = drained if self._pending is None else self._pending.joined(drained)
+        self._on_first_turn = then or self._on_first_turn
 
     # ---- the event loop's side ---------------------------------------------------------------------------------------
 
@@ -149,6 +151,9 @@ class Pipeline:
         metrics.MAP_FILL.set(self.map_fill)
         metrics.DRAIN_ALIVE.set_to_current_time()
         self._turned_at = time.monotonic()
+        if self._on_first_turn is not None:
+            self._on_first_turn()
+            self._on_first_turn = None
         return len(attributed.columns)
 
     def look(self) -> int:

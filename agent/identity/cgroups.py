@@ -1,7 +1,7 @@
 """Control groups: which hierarchy the pods live in, and the path behind a kernel's cgroup id.
 
 Enters: the mount of the cgroup file systems, announcements of new groups. Leaves: paths.
-Invariant: a path stays known after its group is gone (ids are not reused within a boot), until newer ones need the room.
+Invariant: a path stays known after its group is gone (ids are not reused within a boot), until newer ones need room.
 On a 64-bit kernel a group's id is its directory's inode, so a walk finds it: open_by_handle_at() would be quicker, but
 needs CAP_DAC_READ_SEARCH, which the agent does not have.
 """
@@ -28,7 +28,7 @@ _SEARCH_DEPTH: Final = 4  # kind: /docker/<id>/kubelet.slice/kubelet-kubepods.sl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hierarchy:
-    """Where pods are found. `subsystem` is None for cgroup v2; `v2_root` is where cgroup hooks can attach, if anywhere."""
+    """Where pods are found. `subsystem` is None for cgroup v2; `v2_root` is where cgroup hooks can attach."""
 
     root: Path
     hierarchy_id: int

@@ -8,7 +8,6 @@ A container's own name needs one more step when its pod has several: /var/log/co
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class PodLogs:
         return found
 
     def container_name(self, pod_uid: str, container_id: str) -> str:
-        """ "" when it cannot be told yet."""
+        """Empty when it cannot be told yet."""
         if not container_id:
             return ""
         known = self._containers.get((pod_uid, container_id))
@@ -83,7 +82,7 @@ class PodLogs:
 
 def _listing(directory: Path) -> Iterable[str]:
     with suppress(OSError):
-        return sorted(os.listdir(directory))
+        return sorted(path.name for path in directory.iterdir())
     return ()
 
 

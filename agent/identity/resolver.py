@@ -1,6 +1,6 @@
 """Says whose every flow is.
 
-Enters: Drained flows, announcements of first sights. Leaves: `FlowColumns` of pods' flows, and what was left out, counted.
+Enters: Drained flows, first sights. Leaves: `FlowColumns` of pods' flows, and what was left out, counted.
 Invariant: cgroup id first, namespace cookie second, never an address; what neither tells is reported as unresolved with
 what is known, never guessed. hostNetwork pods share the node's namespace, so there only the cgroup counts.
 """
@@ -99,6 +99,9 @@ class Resolver:
     def is_host_network(self, netns_cookie: int) -> bool:
         return netns_cookie != 0 and netns_cookie == self._host_cookie
 
+    def is_host_namespace(self, netns_inode: int) -> bool:
+        return netns_inode == self._host_netns_inode
+
     def cookie_of(self, cgroup_id: int) -> int:
         """0 when no event told it yet."""
         return self._cookie_of_cgroup.get(cgroup_id, 0)
@@ -114,14 +117,14 @@ class Resolver:
         local_of_pair = np.full(len(firsts), -1, np.int64)
         resolved_pair = np.zeros(len(firsts), bool)
         for number, row in enumerate(firsts):
-            local = self.resolve(int(keys["cgroup_id"][row]), int(keys["netns_cookie"][row]), addresses.get(number))
-            if local is not None:
+            side = self.resolve(int(keys["cgroup_id"][row]), int(keys["netns_cookie"][row]), addresses.get(number))
+            if side is not None:
                 local_of_pair[number] = len(locals_)
-                resolved_pair[number] = bool(local.pod_uid)
-                locals_.append(local)
-        local = local_of_pair[pair]
+                resolved_pair[number] = bool(side.pod_uid)
+                locals_.append(side)
+        local: Words = local_of_pair[pair]
         in_pod = local >= 0
-        stays_inside = self._stays_inside(keys["remote"], stats["local"], keys["direction"], keys["port"])
+        stays_inside = self.stays_inside(keys["remote"], stats["local"], keys["direction"], keys["port"])
         kept = in_pod & ~stays_inside
         unreported = Unreported(
             unresolved=int(events[kept & ~resolved_pair[pair]].sum()),
@@ -194,9 +197,9 @@ class Resolver:
             return seen
         return self._addresses.get(pair, b"")
 
-    def _stays_inside(self, remote: Words, own: Words, direction: Words, port: Words) -> Words:
+    def stays_inside(self, remote: Words, own: Words, direction: Words, port: Words) -> Words:
         """Hops that never leave the pod: loopback, its own address, a mesh proxy's redirect ports."""
-        inside = _is_loopback(remote) | ((remote[:, 0] == own[:, 0]) & (remote[:, 1] == own[:, 1]))
+        inside: Words = _is_loopback(remote) | ((remote[:, 0] == own[:, 0]) & (remote[:, 1] == own[:, 1]))
         if len(self._mesh_ports):
             inside |= (direction == Direction.INGRESS) & np.isin(port, self._mesh_ports)
         return inside
@@ -205,7 +208,8 @@ class Resolver:
 def _is_loopback(address: Words) -> Words:
     high, low = address[:, 0], address[:, 1]
     v4 = ((low & _LOW_32) == _V4_MAPPED) & (((low >> np.uint64(32)) & np.uint64(0xFF)) == _V4_LOOPBACK_NET)
-    return (high == 0) & (v4 | (low == _V6_LOOPBACK) | (low == _V6_MESH))
+    loopback: Words = (high == 0) & (v4 | (low == _V6_LOOPBACK) | (low == _V6_MESH))
+    return loopback
 
 
 def _own_addresses(pair: Words, pairs: int, own: Words) -> dict[int, bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import SelfTestError
@@ -28,11 +29,21 @@ def self_test(capture: Capture) -> Drained:
     """Raise SelfTestError, naming what was not seen."""
     cookie, tcp_port = _tcp_exchange()
     udp_port = _udp_exchange()
+    ports = [(PROTOCOL_TCP, tcp_port)]
+    if not capture.backend.remark:
+        ports.append((PROTOCOL_UDP, udp_port))
+    sides = ((Direction.EGRESS, len(_REQUEST), len(_ANSWER)), (Direction.INGRESS, len(_ANSWER), len(_REQUEST)))
+    expected = [
+        _Exchange(protocol=protocol, port=port, direction=direction, cookie=cookie, sent=sent, received=received)
+        for protocol, port in ports
+        for direction, sent, received in sides
+    ]
     drained = capture.swap_and_drain().copied()
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
-            _expect_all(capture, drained, cookie=cookie, tcp_port=tcp_port, udp_port=udp_port)
+            for exchange in expected:
+                _expect(drained, exchange)
         except SelfTestError:
             if time.monotonic() > deadline:
                 raise
@@ -42,34 +53,40 @@ def self_test(capture: Capture) -> Drained:
             return drained
 
 
-def _expect_all(capture: Capture, drained: Drained, *, cookie: int | None, tcp_port: int, udp_port: int) -> None:
-    expected = [(PROTOCOL_TCP, tcp_port)]
-    if not capture.backend.remark:
-        expected.append((PROTOCOL_UDP, udp_port))
-    for protocol, port in expected:
-        _expect(drained, protocol, port, Direction.EGRESS, cookie, len(_REQUEST), len(_ANSWER))
-        _expect(drained, protocol, port, Direction.INGRESS, cookie, len(_ANSWER), len(_REQUEST))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Exchange:
+    """One side of a conversation as it must have been counted."""
+
+    protocol: int
+    port: int
+    direction: Direction
+    cookie: int | None
+    sent: int
+    received: int
+
+    def __str__(self) -> str:
+        name = "TCP" if self.protocol == PROTOCOL_TCP else "UDP"
+        return f"{name} {self.direction.name} on loopback port {self.port}"
 
 
-def _expect(
-    drained: Drained, protocol: int, port: int, direction: Direction, cookie: int | None, sent: int, received: int
-) -> None:
+def _expect(drained: Drained, exchange: _Exchange) -> None:
     keys, stats = drained.keys, drained.stats
-    what = f"{'TCP' if protocol == PROTOCOL_TCP else 'UDP'} {direction.name} on loopback port {port}"
     loopback = struct.unpack("<QQ", address_bytes("127.0.0.1"))
     found = (
-        (keys["protocol"] == protocol)
-        & (keys["port"] == port)
-        & (keys["direction"] == direction)
+        (keys["protocol"] == exchange.protocol)
+        & (keys["port"] == exchange.port)
+        & (keys["direction"] == exchange.direction)
         & (keys["remote"] == loopback).all(axis=1)
     )
     if not found.any():
-        raise SelfTestError(f"a known connection was not seen: {what}, among {len(drained)} flows")
-    if cookie is not None and not (keys["netns_cookie"][found] == cookie).all():
-        raise SelfTestError(f"{what}: network namespace cookie {keys['netns_cookie'][found][0]}, expected {cookie}")
+        raise SelfTestError(f"a known connection was not seen: {exchange}, among {len(drained)} flows")
+    cookies = keys["netns_cookie"][found]
+    if exchange.cookie is not None and not (cookies == exchange.cookie).all():
+        raise SelfTestError(f"{exchange}: network namespace cookie {cookies[0]}, expected {exchange.cookie}")
     counted = tuple(int(stats[name][found].sum()) for name in ("count", "tx_bytes", "rx_bytes"))
-    if counted != (1, sent, received):
-        raise SelfTestError(f"{what}: counted {counted} (flows, bytes out, bytes in), expected {(1, sent, received)}")
+    expected = (1, exchange.sent, exchange.received)
+    if counted != expected:
+        raise SelfTestError(f"{exchange}: counted {counted} (flows, bytes out, bytes in), expected {expected}")
 
 
 def _tcp_exchange() -> tuple[int | None, int]:
