@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 PR_SET_NAME = 15
@@ -60,11 +60,11 @@ class Datagrams(asyncio.DatagramProtocol):
         self.answers = answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        # Python 3.11's own transport is none by class, only by its methods.
+        self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if self.answers:
-            assert isinstance(self.transport, asyncio.DatagramTransport)
             self.transport.sendto(data, addr)
 
 
