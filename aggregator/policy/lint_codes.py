@@ -32,6 +32,7 @@ class Code(StrEnum):
     UNSTABLE_LABEL = "unstable-label"
     IPBLOCK_ON_POD_IP = "ipblock-on-pod-ip"
     IPBLOCK_ON_SERVICE_IP = "ipblock-on-service-ip"
+    INVALID = "invalid"
     HOST_BITS = "host-bits"
     MISSING_NAMESPACE = "missing-namespace"
     UNKNOWN_FIELD = "unknown-field"

@@ -36,6 +36,7 @@ SUMMARY_KEYS: dict[str, tuple[Code, ...]] = {
     "unstable_labels": (Code.UNSTABLE_LABEL,),
     "ipblock_on_pod_ip": (Code.IPBLOCK_ON_POD_IP,),
     "ipblock_on_service_ip": (Code.IPBLOCK_ON_SERVICE_IP,),
+    "invalid": (Code.INVALID,),
     "host_bits": (Code.HOST_BITS,),
     "missing_namespace": (Code.MISSING_NAMESPACE,),
     "unknown_fields": (Code.UNKNOWN_FIELD,),
