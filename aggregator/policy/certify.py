@@ -1,0 +1,237 @@
+"""The proof of proposals: what they promise, checked on what they say when written out.
+
+Enters: a Generation, the cluster, and what a person will remove. Leaves: the Generation with a Certificate on every
+proposal; a proposal whose Certificate does not hold is none: it becomes an error finding. Invariant: only rendered and
+parsed-back YAML is judged, for the proposals alone and together with the applied policies that will remain.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from aggregator.model.adminpolicy import Policy
+from aggregator.model.certificate import Breach, Certificate, OpenedPair, Setting
+from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.decision import Decisions
+from aggregator.model.endpoint import Connection, NodeEndpoint, PodEndpoint
+from aggregator.model.finding import Finding, Severity
+from aggregator.model.link import Link
+from aggregator.model.networkpolicy import NetworkPolicy
+from aggregator.model.proposal import Generation, Proposal
+from aggregator.model.verdict import Explanation, Verdict
+from aggregator.policy.dns import find_dns
+from aggregator.policy.judging import Judge
+from aggregator.policy.live import Live, connect
+from aggregator.policy.opened import is_exempt, opened_by
+from aggregator.policy.profiles.known import GENERIC
+from aggregator.policy.profiles.profile import Profile
+from aggregator.policy.readback import read_back
+from aggregator.policy.render import render
+
+CERTIFICATE_BROKEN = "certificate-broken"
+# A second evaluator, sharing no code with the first: the verdicts of many connections at once.
+SecondEvaluator = Callable[[Sequence[Policy], ClusterSnapshot, Profile, Sequence[Connection]], Sequence[Verdict]]
+
+
+def certify(
+    generation: Generation,
+    cluster: ClusterSnapshot,
+    *,
+    decisions: Decisions | None = None,
+    profile: Profile = GENERIC,
+    second: SecondEvaluator | None = None,
+) -> Generation:
+    """The proposals that can be proved, each with its proof; the rest as findings."""
+    remaining = _remaining(generation, cluster, decisions or Decisions())
+    proposals = generation.proposals
+    findings = list(generation.findings)
+    while True:
+        text = render((*(p for proposal in proposals for p in proposal.policies), *generation.default_denies))
+        proof = _Proof(read_back(text), remaining, cluster, profile, second)
+        certified = tuple(replace(p, certificate=proof.certificate(p)) for p in proposals)
+        broken = [p for p in certified if p.certificate is not None and not p.certificate.holds]
+        if not broken:
+            break
+        # Without these policies others may no longer hold either: prove what is left anew.
+        findings += [_broken(proposal) for proposal in broken]
+        proposals = tuple(p for p in certified if p.certificate is not None and p.certificate.holds)
+    return Generation(
+        proposals=certified,
+        default_denies=generation.default_denies,
+        findings=tuple(sorted(set(findings), key=Finding.sort_key)),
+        left_out=generation.left_out,
+        declared=generation.declared,
+    )
+
+
+def _remaining(generation: Generation, cluster: ClusterSnapshot, decisions: Decisions) -> tuple[Policy, ...]:
+    """The applied policies that a download neither replaces nor a person removes."""
+    gone = {(policy.namespace, policy.name) for policy in generation.policies} | set(decisions.removed_policies)
+    native = tuple(policy for policy in cluster.policies if (policy.namespace, policy.name) not in gone)
+    return (*native, *cluster.extra_policies)
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One link under one setting: how many pairs were judged, and the first that is not as promised."""
+
+    judged: int
+    exempt: int  # pairs of a pod and itself, or of a node and its own pod: always allowed
+    breach: Breach | None = None
+    undecided: Breach | None = None
+
+    def shows(self, expected: Verdict) -> bool:
+        """Was there anything to judge, and was all of it as promised?"""
+        judged = self.judged + (self.exempt if expected is Verdict.ALLOWED else 0)
+        return judged > 0 and self.breach is None and self.undecided is None
+
+
+class _Proof:
+    """Proves proposals of one generation; evaluators are made once."""
+
+    def __init__(
+        self,
+        proposed: tuple[NetworkPolicy, ...],
+        remaining: tuple[Policy, ...],
+        cluster: ClusterSnapshot,
+        profile: Profile,
+        second: SecondEvaluator | None,
+    ) -> None:
+        self._cluster = cluster
+        self._profile = profile
+        self._second = second
+        self._proposed = {(policy.namespace, policy.name): policy for policy in proposed}
+        native = [policy for policy in remaining if isinstance(policy, NetworkPolicy)]
+        self._live = Live(cluster, (*proposed, *native))
+        self._dns = find_dns(cluster)
+        self._settings: list[tuple[Setting, tuple[Policy, ...]]] = [(Setting.ALONE, proposed)]
+        if remaining:
+            together: tuple[Policy, ...] = (*proposed, *remaining)
+            self._settings.append((Setting.TOGETHER, together))
+
+    def certificate(self, proposal: Proposal) -> Certificate:
+        included = [row.observed.link for row in proposal.included]
+        denied = [row.observed.link for row in proposal.left_out if row.denied]
+        breaches: list[Breach] = []
+        undecided: list[Breach] = []
+        disagreements: list[str] = []
+        opened: dict[OpenedPair, None] = {}
+        counted = {Verdict.ALLOWED: len(included), Verdict.DENIED: len(denied)}
+        connections = 0
+        own = [self._proposed[policy.namespace, policy.name] for policy in proposal.policies]
+        for setting, policies in self._settings:
+            judge = Judge(policies, self._cluster, self._profile)
+            for expected, links in ((Verdict.ALLOWED, included), (Verdict.DENIED, denied)):
+                for link in links:
+                    found = self._try(judge, setting, link, expected)
+                    if found.breach is not None:
+                        breaches.append(found.breach)
+                    elif found.undecided is not None:
+                        undecided.append(found.undecided)
+                    if setting is Setting.ALONE and not found.shows(expected):
+                        counted[expected] -= 1
+            for pair in opened_by(proposal, own, self._live, judge, self._dns):
+                opened[pair] = None
+            disagreements += self._disagreements(policies, judge)
+            connections += len(judge.asked)
+        text = render(own)
+        return Certificate(
+            profile=self._profile.name,
+            digest=hashlib.sha256(text.encode()).hexdigest(),
+            included=counted[Verdict.ALLOWED],
+            denied=counted[Verdict.DENIED],
+            undecided=tuple(undecided),
+            breaches=tuple(breaches),
+            opened=tuple(opened),
+            evaluators=("plain",) if self._second is None else ("plain", "compiled"),
+            connections=connections,
+            disagreements=tuple(disagreements),
+        )
+
+    def _try(self, judge: Judge, setting: Setting, link: Link, expected: Verdict) -> _Try:
+        """Every pair of pods, nodes and addresses behind the link, at every port that it stands for."""
+        judged = exempt = 0
+        undecided: Breach | None = None
+        for src in self._live.endpoints(link.src):
+            for dst in self._live.endpoints(link.dst):
+                for protocol, port in self._live.ports_of(link.dst, link.protocol, link.port):
+                    connection = connect(src, dst, protocol, port)
+                    said = judge.explain(connection)
+                    if is_exempt(said):
+                        exempt += 1
+                        continue
+                    judged += 1
+                    if said.verdict is expected:
+                        continue
+                    breach = Breach(
+                        setting=setting,
+                        link=link,
+                        expected=expected,
+                        found=said.verdict,
+                        example=_example(connection),
+                        because=_words(said),
+                    )
+                    if said.verdict is not Verdict.UNKNOWN:
+                        return _Try(judged, exempt, breach)
+                    undecided = undecided or breach
+        return _Try(judged, exempt, None, undecided)
+
+    def _disagreements(self, policies: Sequence[Policy], judge: Judge) -> list[str]:
+        """Where the second evaluator says something else than the first."""
+        if self._second is None:
+            return []
+        asked = [connection for connection, _ in judge.asked]
+        said = self._second(policies, self._cluster, self._profile, asked)
+        return [
+            f"{_example(connection)} {connection.protocol}/{connection.port}: plain says {first.value}, "
+            f"compiled says {other.value}"
+            for (connection, first), other in zip(judge.asked, said, strict=True)
+            if first is not other
+        ]
+
+
+def _example(connection: Connection) -> str:
+    return f"{_name(connection.src)} -> {_name(connection.dst)}"
+
+
+def _name(end: object) -> str:
+    match end:
+        case PodEndpoint(pod=pod):
+            return str(pod)
+        case NodeEndpoint(node=node, ip=ip):
+            return f"node {node.name} ({ip})"
+        case _:
+            return str(getattr(end, "ip", end))
+
+
+def _words(said: Explanation) -> str:
+    sides = []
+    for side in (said.egress, said.ingress):
+        policies = ", ".join(f"{finding.policy}: {finding.reason.value}" for finding in side.policies)
+        cause = f" ({policies or side.cause})" if policies or side.cause else ""
+        sides.append(f"{side.direction.value.lower()} {side.outcome.value}{cause}")
+    return "; ".join(sides)
+
+
+def _broken(proposal: Proposal) -> Finding:
+    certificate = proposal.certificate
+    breaches: Iterable[Breach] = certificate.breaches if certificate is not None else ()
+    first = next(iter(breaches), None)
+    if first is None:
+        detail = "the two evaluators disagree"
+        way_out = "report this: it is a defect in Wattle"
+    else:
+        detail = (
+            f"{first.link} should be {first.expected.value} and is {first.found.value} for {first.example}: "
+            f"{first.because}"
+        )
+        way_out = "decide about this row, or remove the applied policy that is named"
+        if first.setting is Setting.ALONE:
+            way_out = "decide about this row"
+    return Finding(
+        code=CERTIFICATE_BROKEN,
+        severity=Severity.ERROR,
+        subject=str(proposal.workload),
+        message=f"no proposal, because it could not be proved: {detail}",
+        way_out=way_out,
+    )
