@@ -8,6 +8,7 @@ or was killed.
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,15 @@ from typing import Any
 from lab import cgroups, network, pods
 from lab.controller import without
 from lab.errors import LabError, MachineError, NotSettledError, StateError
-from lab.network import Wires
+from lab.network import PATH, Wires
 from lab.scenario import Scenario, load
-from lab.settings import Cidrs
+from lab.settings import NAME_PATTERN, Cidrs
 from lab.supervisor import supervise
 
 HOME = Path("/run/wattle-lab")
 MARK = "wattle-lab"
 OWN_FILES = ("objects", "pods", "run", "dns", "status.json", "error.txt", "supervisor.log", "supervisor.pid", MARK)
+NAME = re.compile(NAME_PATTERN)
 SETTLE_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
@@ -55,7 +57,7 @@ def require_machine() -> None:
     if os.geteuid() != 0:
         raise MachineError("the lab makes network namespaces and cgroups and so needs root: run it with sudo")
     packages = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "dnsmasq": "dnsmasq-base"}
-    missing = sorted(package for tool, package in packages.items() if shutil.which(tool, path=pods.PATH) is None)
+    missing = sorted(package for tool, package in packages.items() if shutil.which(tool, path=PATH) is None)
     if missing:
         raise MachineError(f"the lab needs {', '.join(missing)}: apt-get install {' '.join(missing)}")
 
@@ -66,7 +68,7 @@ def require_programs(scenario: Scenario) -> None:
             if (
                 program.command
                 and "/" not in program.command[0]
-                and shutil.which(program.command[0], path=pods.PATH) is None
+                and shutil.which(program.command[0], path=PATH) is None
             ):
                 raise MachineError(
                     f"{scenario.path}, lab.run[{key}].containers.{container}.command: there is no {program.command[0]} "
@@ -92,6 +94,10 @@ def up(path: Path, *, state: Path | None = None, left_out: tuple[str, ...] = (),
     require_machine()
     require_programs(scenario)
     name = name or scenario.lab.name
+    if not NAME.fullmatch(name):
+        raise StateError(f"--name {name}: a lab's name has small letters, digits and hyphens, 20 at most")
+    if any(network.version == 6 for network in scenario.lab.cidrs.pods) and not Path("/proc/net/if_inet6").exists():
+        raise MachineError(f"{path}: lab.cidrs has IPv6, which this kernel has switched off; remove the IPv6 ranges")
     folder = (state or HOME / name).absolute()
     with locked():
         if alive(name):
@@ -114,7 +120,7 @@ def up(path: Path, *, state: Path | None = None, left_out: tuple[str, ...] = (),
         select=scenario.lab.select,
         supervisor_pid=pid,
         cgroup_roots=[str(root) for root in cgroups.tree(name).roots],
-        nodes={n: wires.node(n) for n in [i["metadata"]["name"] for i in scenario.of_kind("Node")] or ["node-1"]},
+        nodes={node: wires.node(node) for node in scenario.node_names()},
     )
 
 
@@ -133,7 +139,7 @@ def prepare(name: str, folder: Path) -> None:
 def start_supervisor(path: Path, name: str, folder: Path, left_out: tuple[str, ...]) -> int:
     command = [sys.executable, "-m", "lab", "supervise", str(path.absolute()), "--state", str(folder), "--name", name]
     command += [word for item in left_out for word in ("--without", item)]
-    environment = {**os.environ, "PATH": pods.PATH, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
     with (folder / "supervisor.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -267,7 +273,8 @@ def status(name: str) -> dict[str, Any]:
     folder = HOME / name
     if not (folder / MARK).exists():
         raise StateError(f"there is no lab {name}; known: {', '.join(sorted(known())) or 'none'}")
-    return {"running": alive(name), "state": str(folder.resolve()), **read_status(folder)}
+    error = (folder / "error.txt").read_text().strip() if (folder / "error.txt").exists() else None
+    return {"running": alive(name), "error": error, "state": str(folder.resolve()), **read_status(folder)}
 
 
 def exec_in(name: str, pod: str, command: list[str]) -> None:
@@ -283,14 +290,15 @@ def exec_in(name: str, pod: str, command: list[str]) -> None:
     plan = {
         "cgroups": [str(root / path) for root in cgroups.tree(name).roots],
         "netns": str(network.NETNS_FOLDER / chosen["netns"]),
-        "binds": {"/etc/resolv.conf": str(folder / "resolv.conf"), "/etc/hosts": str(folder / "hosts")},
+        "binds": pods.own_files(folder),
         "hostname": pod.partition("/")[2],
         "environment": {},
         "inherit": True,
         "folder": str(folder),
         "command": command,
     }
-    os.execv(pods.INTERPRETER, [pods.INTERPRETER, "-I", "-S", str(pods.HERE / "enter.py"), json.dumps(plan)])
+    words = pods.enter_command(plan)
+    os.execv(words[0], words)
 
 
 def run_supervisor(path: Path, name: str, state: Path, left_out: tuple[str, ...]) -> None:

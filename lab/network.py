@@ -15,6 +15,7 @@ from lab.errors import CommandError
 from lab.settings import Address, Cidrs, Network
 
 NETNS_FOLDER = Path("/run/netns")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BRIDGE = "pods"
 UPLINK = "uplink"
 # Isolated ports would have the node answer with ICMP redirects to its own bridge: off.
@@ -32,7 +33,9 @@ FORWARDING = {
 
 
 def run(*command: str, given: str | None = None) -> str:
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    # Root's PATH after `su` may lack the sbin folders.
+    environment = {"PATH": PATH, "LANG": "C.UTF-8"}
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise CommandError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

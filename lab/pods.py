@@ -17,16 +17,17 @@ from typing import Any
 from lab.addresses import NodePlan
 from lab.cgroups import CgroupTree, container_path, quality_of_service
 from lab.controller import Names, PodPlan, timestamp
-from lab.network import NETNS_FOLDER, Wires
+from lab.network import NETNS_FOLDER, PATH, Wires
 from lab.scenario import Manifest
 from lab.settings import Address, Program
 
 HERE = Path(__file__).parent
 # The real interpreter: through a virtual environment's link, each start would look for it again.
 INTERPRETER = os.path.realpath(sys.executable)
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TCP_LISTEN = 0x0A
 UDP_UNCONNECTED = 0x07
+Entry = dict[str, Any]
+"""The one argument of enter.py."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,24 @@ class Pod:
         return container_path(driver, quality_of_service(self.manifest), self.cgroup_uid, container.container_id)
 
 
+def is_job(plan: PodPlan) -> bool:
+    return plan.workload.split("/")[1] in {"Job", "CronJob"}
+
+
+def is_static(manifest: Manifest) -> bool:
+    return "kubernetes.io/config.mirror" in manifest["metadata"].get("annotations", {})
+
+
+def serves_dns(plan: PodPlan) -> bool:
+    return any(program.dns is not None for program in plan.run.containers.values())
+
+
+def asks_cluster_dns(manifest: Manifest) -> bool:
+    """The kubelet's rule: dnsPolicy, which hostNetwork turns into Default unless it says ...WithHostNet."""
+    policy = manifest["spec"].get("dnsPolicy", "ClusterFirst")
+    return policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not manifest["spec"].get("hostNetwork"))
+
+
 def new_pod(plan: PodPlan, node: NodePlan, addresses: tuple[Address, ...], nameserver: str | None, place: Place) -> Pod:
     meta = plan.manifest["metadata"]
     spec = plan.manifest["spec"]
@@ -146,23 +165,32 @@ def start_container(pod: Pod, container: Container, place: Place) -> None:
     cgroups = place.cgroups.make(pod.cgroup(container, place.driver))
     plan = entry(pod, folder, [str(path) for path in cgroups])
     plan["command"] = command_line(pod, container, folder, place)
-    with (logs / f"{container.restarts}.log").open("ab") as log:
-        container.process = subprocess.Popen(
-            [INTERPRETER, "-I", "-S", str(HERE / "enter.py"), json.dumps(plan)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    container.process = launch(plan, logs / f"{container.restarts}.log")
     container.started_at = timestamp()
 
 
-def entry(pod: Pod, folder: Path, cgroups: list[str]) -> dict[str, Any]:
+def launch(plan: Entry, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            enter_command(plan), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        )
+
+
+def enter_command(plan: Entry) -> list[str]:
+    return [INTERPRETER, "-I", "-S", str(HERE / "enter.py"), json.dumps(plan)]
+
+
+def own_files(folder: Path) -> dict[str, str]:
+    """What a pod has under its own /etc, by bind mounts in its own mount namespace."""
+    return {"/etc/resolv.conf": str(folder / "resolv.conf"), "/etc/hosts": str(folder / "hosts")}
+
+
+def entry(pod: Pod, folder: Path, cgroups: list[str]) -> Entry:
     """What enter.py needs to become part of this pod."""
     return {
         "cgroups": cgroups,
         "netns": str(NETNS_FOLDER / pod.netns),
-        "binds": {"/etc/resolv.conf": str(folder / "resolv.conf"), "/etc/hosts": str(folder / "hosts")},
+        "binds": own_files(folder),
         "hostname": pod.manifest["metadata"]["name"],
         "environment": {"PATH": PATH, "HOSTNAME": pod.manifest["metadata"]["name"], "LANG": "C.UTF-8"},
         "inherit": False,

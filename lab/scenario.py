@@ -155,6 +155,9 @@ class Scenario:
             if item["kind"] in WORKLOAD_KINDS:
                 yield key_of(item), item
 
+    def node_names(self) -> list[str]:
+        return [item["metadata"]["name"] for item in self.of_kind("Node")] or ["node-1"]
+
     def of_kind(self, kind: str) -> list[Manifest]:
         return [item for item in self.objects if item["kind"] == kind]
 

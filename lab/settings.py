@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$"
 Comm = Annotated[str, StringConstraints(min_length=1, max_length=15)]
 WorkloadKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[A-Z][A-Za-z]+/[a-z0-9.-]+$")]
 Listen = Annotated[str, StringConstraints(pattern=r"^(tcp|http|udp|statsd):[0-9]{1,5}$")]
@@ -110,7 +111,7 @@ class Cidrs(Strict):
 
 
 class LabSection(Strict):
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$")]
+    name: Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
     select: WorkloadKey
     cgroup_driver: Literal["systemd", "cgroupfs"] = "systemd"
     domain: str = "cluster.local"
