@@ -4,7 +4,7 @@ Enters: a View, which is a connection seen from the pod that a policy selects. L
 cause where the answer rests on something that NetworkPolicy leaves undefined or nobody knows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -116,11 +116,11 @@ def _pod_matches(peer: SelectorPeer, pod: Pod, namespace: str, cluster: ClusterS
     return namespaces.matches(labels_of_namespace(cluster, pod.namespace))
 
 
-def block_matches(cidr: IPNetwork, excepts: Iterable[IPNetwork], view: View) -> Match:
+def block_matches(cidr: IPNetwork, excepts: Sequence[IPNetwork], view: View) -> Match:
     """NP-18 to NP-21; what an ipBlock sees of pods, nodes and Services is the plug-in's (NP-20)."""
     ip = view.other.ip
     if ip == UNSTATED_ADDRESS:
-        within: Match = (cidr.prefixlen == 0 and not tuple(excepts)) or Unknown("the pod's address is not stated")
+        within: Match = _is_all_of_ipv4(cidr, excepts) or Unknown("the pod's address is not stated")
     else:
         within = ip in cidr and not any(ip in network for network in excepts)
     match view.other:
@@ -136,6 +136,10 @@ def block_matches(cidr: IPNetwork, excepts: Iterable[IPNetwork], view: View) -> 
         case _:
             assert_never(view.other)
     return both(within, seen)
+
+
+def _is_all_of_ipv4(cidr: IPNetwork, excepts: Sequence[IPNetwork]) -> bool:
+    return cidr.version == 4 and cidr.prefixlen == 0 and not excepts
 
 
 def unresolved(view: View) -> Unknown | None:
