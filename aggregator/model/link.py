@@ -37,7 +37,8 @@ def end_key(end: LinkEnd) -> tuple[str, str, str, str, str]:
         case ApiServer():
             return (end.cluster, "apiserver", "", "", "")
         case Address():
-            return (end.cluster, "address", "", "", end.ip.exploded)
+            suffix = "" if end.prefix_length is None else f"/{end.prefix_length}"
+            return (end.cluster, "address", "", "", f"{end.ip.exploded}{suffix}")
 
 
 def link_key(link: Link) -> str:

@@ -42,13 +42,18 @@ class ApiServer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """An address that no pod, Service or node owned at that time. Its class and alias are computed on reading."""
+    """An address that no pod, Service or node owned at that time. Its class and alias are computed on reading.
+
+    With a `prefix_length` it is a whole network whose first address is `ip`: what the addresses of a workload with very
+    many of them are rolled up to.
+    """
 
     cluster: str
     ip: IPAddress
+    prefix_length: int | None = None
 
     def __str__(self) -> str:
-        return str(self.ip)
+        return str(self.ip) if self.prefix_length is None else f"{self.ip}/{self.prefix_length}"
 
 
 LinkEnd = Workload | Nodes | ApiServer | Address

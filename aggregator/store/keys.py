@@ -44,10 +44,11 @@ def bucket_of(at_ms: int, minutes: int) -> int:
 def parse_link_key(key: str) -> Link:
     """The inverse of model.link.link_key."""
     fields = json.loads(key)
-    return Link(src=_end(fields[0:5]), dst=_end(fields[5:10]), protocol=Protocol(fields[10]), port=fields[11])
+    return Link(src=parse_end(fields[0:5]), dst=parse_end(fields[5:10]), protocol=Protocol(fields[10]), port=fields[11])
 
 
-def _end(fields: list[str]) -> LinkEnd:
+def parse_end(fields: list[str]) -> LinkEnd:
+    """The inverse of model.link.end_key."""
     cluster, kind_of_end, namespace, kind, name = fields
     match kind_of_end:
         case "workload":
@@ -57,7 +58,10 @@ def _end(fields: list[str]) -> LinkEnd:
         case "apiserver":
             return ApiServer(cluster=cluster)
         case "address":
-            return Address(cluster=cluster, ip=ip_address(name))
+            ip, _, prefix_length = name.partition("/")
+            return Address(
+                cluster=cluster, ip=ip_address(ip), prefix_length=int(prefix_length) if prefix_length else None
+            )
         case _:
             message = f"a link key speaks of an end of kind {kind_of_end!r}"
             raise ValueError(message)
