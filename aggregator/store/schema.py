@@ -278,6 +278,22 @@ episode = Table(
 )
 Index("ix_episode_ended", episode.c.ended_ms)
 
+# ---- what people said -----------------------------------------------------------------------------------------------
+
+# One entry a version, never changed. `body` is the decision as JSON, or empty where `undoes` says what is taken back.
+decision = Table(
+    "decision",
+    metadata,
+    _cluster(),
+    _whole("version"),
+    _whole("at_ms"),
+    Column("author", Text, nullable=False),
+    _word("reason"),
+    _word("body"),
+    Column("undoes", BigInteger),
+    PrimaryKeyConstraint("cluster_id", "version"),
+)
+
 # One value a name: when recording began, the last retention run.
 note = Table(
     "note",

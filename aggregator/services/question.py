@@ -1,0 +1,161 @@
+"""Question: everything that one answer is computed from, restricted to what its caller may see.
+
+Enters: a Caller, the cluster's source, the store, the decisions. Leaves: one consistent cut of them all. Invariant: the
+pure core is only ever given what comes from here, so an answer cannot depend on what is hidden.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Protocol
+
+from aggregator.errors import NotFoundError
+from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy, Policy
+from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.decision import Decisions
+from aggregator.model.finding import Finding
+from aggregator.model.link import ObservedLink
+from aggregator.model.workload import Workload
+from aggregator.policy.addresses import Addresses
+from aggregator.policy.profiles.profile import Profile
+from aggregator.policy.selectors import Selectors
+from aggregator.services.caller import Caller
+from aggregator.services.sight import Sight
+from aggregator.services.verdicts import Verdicts
+from aggregator.store.agents import AgentStatus
+from aggregator.store.decisions import DecisionState
+from aggregator.store.links import Scope, Span
+
+SERVICE_KIND = "Service"
+
+
+class LinkStore(Protocol):
+    """What the services ask of the store; blocking."""
+
+    def links(self, scope: Scope, span: Span | None = None) -> list[ObservedLink]: ...
+
+    def agents(self, cluster: str) -> list[AgentStatus]: ...
+
+    def losses(self, cluster: str, span: Span) -> dict[str, int]: ...
+
+    def pending_count(self, cluster: str) -> int: ...
+
+    def recording_since(self, cluster: str) -> datetime | None: ...
+
+
+class View(Protocol):
+    """What the services ask of the cluster's source; cluster.source.ClusterSource is one."""
+
+    @property
+    def cluster(self) -> str: ...
+
+    @property
+    def snapshot(self) -> ClusterSnapshot: ...
+
+    @property
+    def findings(self) -> tuple[Finding, ...]: ...
+
+    @property
+    def age_seconds(self) -> float: ...
+
+    @property
+    def stale(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadRef:
+    """A workload, or a Service as the union of its backends, as a person names it."""
+
+    namespace: str
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.kind}/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of a scope: `clear` is what may be computed with, `masked` is only shown."""
+
+    clear: Sequence[ObservedLink]
+    masked: Sequence[ObservedLink]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    caller: Caller
+    sight: Sight
+    state: DecisionState
+    stale: bool
+    profile: Profile
+    now: datetime
+    read_links: Callable[[Scope, Span | None], Sequence[ObservedLink]] = field(repr=False)
+
+    @property
+    def cluster(self) -> ClusterSnapshot:
+        return self.sight.cluster
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        return self.sight.decisions(self.state.decisions)
+
+    @cached_property
+    def selectors(self) -> Selectors:
+        return Selectors(self.cluster, self.decisions.labels.workload_labels)
+
+    @cached_property
+    def addresses(self) -> Addresses:
+        return Addresses(self.cluster, self.decisions)
+
+    @cached_property
+    def applied_policies(self) -> tuple[Policy, ...]:
+        """Those that are in force now, of every kind that is understood."""
+        extra = (p for p in self.cluster.extra_policies if isinstance(p, AdminPolicy | ForeignPolicy))
+        return (*self.cluster.policies, *extra)
+
+    @cached_property
+    def applied(self) -> Verdicts:
+        return Verdicts(self.cluster, self.applied_policies, self.profile)
+
+    def rows(self, *, namespace: str | None = None, workloads: Sequence[Workload] = (), span: Span | None) -> Rows:
+        """Every link with an end in one of the workloads, else in the namespace, else all of the cluster."""
+        name = self.cluster.name
+        if workloads:
+            scopes = [Scope(cluster=name, workload=workload) for workload in workloads]
+        else:
+            scopes = [Scope(cluster=name, namespace=namespace)]
+        found: dict[object, ObservedLink] = {}
+        for scope in scopes:
+            found.update((row.link, row) for row in self.read_links(scope, span))
+        clear, masked = self.sight.rows(sorted(found.values(), key=lambda row: row.link.sort_key()))
+        return Rows(clear=clear, masked=masked)
+
+    @cached_property
+    def known_workloads(self) -> frozenset[Workload]:
+        """Those that the cluster shows now."""
+        return frozenset(r.workload for r in self.cluster.workloads) | frozenset(self.cluster.pods_by_workload)
+
+    def workloads_of(self, ref: WorkloadRef) -> tuple[Workload, ...]:
+        """The workload itself, or the backends of a Service. Raises NotFoundError for a Service that is not there."""
+        if ref.kind == SERVICE_KIND:
+            return self._backends_of(ref)
+        return (Workload(cluster=self.cluster.name, namespace=ref.namespace, kind=ref.kind, name=ref.name),)
+
+    def _backends_of(self, ref: WorkloadRef) -> tuple[Workload, ...]:
+        for service in self.cluster.services:
+            if (service.namespace, service.name) == (ref.namespace, ref.name):
+                pods = (pod for b in service.backends for pod in self.cluster.pods_by_ip.get(b.ip, ()))
+                found = {pod.workload for pod in pods if not pod.host_network}
+                if not found and service.selector:
+                    found = set(self._selected_by(ref.namespace, service.selector))
+                return tuple(sorted(found))
+        raise NotFoundError(f"there is no Service {ref.name} in the namespace {ref.namespace}")
+
+    def _selected_by(self, namespace: str, selector: tuple[tuple[str, str], ...]) -> Iterable[Workload]:
+        """A Service scaled to zero has no backends: what its selector picks by template."""
+        for record in self.cluster.workloads:
+            labels = set(record.template_labels)
+            if record.workload.namespace == namespace and labels.issuperset(selector):
+                yield record.workload

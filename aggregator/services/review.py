@@ -1,0 +1,148 @@
+"""Review: what every door asks. A Caller and plain words in, views out, already masked.
+
+Invariant: authority is asked before anything is looked up, so that what may not be seen and what does not exist give
+the same answer; each answer is one consistent cut of links, cluster and decisions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from aggregator.errors import NotFoundError
+from aggregator.model.protocol import Direction
+from aggregator.model.workload import Workload
+from aggregator.policy.certify import SecondEvaluator
+from aggregator.policy.profiles.known import profile_named
+from aggregator.services.caller import Caller, Resource, Verb
+from aggregator.services.proposals import propose
+from aggregator.services.question import LinkStore, Question, Rows, View, WorkloadRef
+from aggregator.services.sight import Sight
+from aggregator.services.spans import ALL, parse_span
+from aggregator.services.status import agent_views, status_view
+from aggregator.services.tables import link_rows
+from aggregator.services.views import AgentView, LinkRow, NamespaceRow, ProposalView, StatusView, WorkloadRow
+from aggregator.services.workloads import list_namespaces, list_workloads
+from aggregator.store.decisions import DecisionLog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where answers come from, wired once."""
+
+    store: LinkStore
+    view: View
+    decisions: DecisionLog
+    clock: Callable[[], datetime]
+    profile: str = "generic"
+    second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
+    masking_key: bytes = b""
+
+
+class Review:
+    """Blocking and thread-safe: doors on an event loop use a thread."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._profile = profile_named(sources.profile)
+
+    def question(self, caller: Caller) -> Question:
+        sources = self._sources
+        return Question(
+            caller=caller,
+            sight=Sight(caller=caller, whole=sources.view.snapshot, key=sources.masking_key),
+            state=sources.decisions.state(sources.view.cluster),
+            stale=sources.view.stale,
+            profile=self._profile,
+            now=sources.clock(),
+            read_links=sources.store.links,
+        )
+
+    # ---- what there is ----------------------------------------------------------------------------------------------
+
+    def namespaces(self, caller: Caller) -> list[NamespaceRow]:
+        """Those that the caller may see: never an error, perhaps empty."""
+        return list_namespaces(self.question(caller))
+
+    def workloads(self, caller: Caller, namespace: str = "", span: str = ALL) -> list[WorkloadRow]:
+        if namespace:
+            caller.must(Verb.LIST, Resource.LINKS, namespace)
+        question = self.question(caller)
+        found = list_workloads(question, namespace, parse_span(span, question.now))
+        if namespace and not found and namespace not in question.cluster.namespace_labels:
+            raise NotFoundError(f"there is no namespace {namespace}")
+        return found
+
+    # ---- tables -----------------------------------------------------------------------------------------------------
+
+    def workload_links(
+        self, caller: Caller, ref: WorkloadRef, *, direction: Direction | None = None, span: str = ALL
+    ) -> list[LinkRow]:
+        caller.must(Verb.LIST, Resource.LINKS, ref.namespace)
+        question = self.question(caller)
+        workloads, rows = self._workload(question, ref, span)
+        return link_rows(question, rows, namespace=ref.namespace, workloads=workloads, direction=direction)
+
+    def namespace_links(
+        self, caller: Caller, namespace: str, *, direction: Direction | None = None, span: str = ALL
+    ) -> list[LinkRow]:
+        caller.must(Verb.LIST, Resource.LINKS, namespace)
+        question = self.question(caller)
+        rows = self._namespace(question, namespace, span)
+        return link_rows(question, rows, namespace=namespace, direction=direction)
+
+    # ---- proposals --------------------------------------------------------------------------------------------------
+
+    def workload_proposal(self, caller: Caller, ref: WorkloadRef, *, span: str = ALL) -> ProposalView:
+        caller.must(Verb.GET, Resource.POLICIES, ref.namespace)
+        question = self.question(caller)
+        workloads, rows = self._workload(question, ref, span)
+        return propose(
+            question,
+            rows,
+            scope=str(ref),
+            span=span,
+            namespace=ref.namespace,
+            workloads=workloads,
+            second=self._sources.second,
+        )
+
+    def namespace_proposal(self, caller: Caller, namespace: str, *, span: str = ALL) -> ProposalView:
+        caller.must(Verb.GET, Resource.POLICIES, namespace)
+        question = self.question(caller)
+        rows = self._namespace(question, namespace, span)
+        return propose(question, rows, scope=namespace, span=span, namespace=namespace, second=self._sources.second)
+
+    # ---- agents -----------------------------------------------------------------------------------------------------
+
+    def agents(self, caller: Caller) -> list[AgentView]:
+        caller.must(Verb.LIST, Resource.AGENTS)
+        return agent_views(self._sources.store, self._sources.view.cluster)
+
+    def status(self, caller: Caller) -> StatusView:
+        caller.must(Verb.GET, Resource.AGENTS)
+        return status_view(caller, self._sources.store, self._sources.view)
+
+    # ---- scopes -----------------------------------------------------------------------------------------------------
+
+    def _workload(self, question: Question, ref: WorkloadRef, span: str) -> tuple[Sequence[Workload], Rows]:
+        """A workload that the cluster shows or that links know. Raises NotFoundError."""
+        workloads = question.workloads_of(ref)
+        rows = (
+            question.rows(workloads=workloads, span=parse_span(span, question.now))
+            if workloads
+            else Rows(clear=(), masked=())
+        )
+        if not (rows.clear or rows.masked or set(workloads) & question.known_workloads):
+            recorded = question.rows(workloads=workloads, span=None) if workloads else rows
+            if workloads and not (recorded.clear or recorded.masked):
+                raise NotFoundError(f"there is no {ref.kind} {ref.name} in the namespace {ref.namespace}")
+        return workloads, rows
+
+    def _namespace(self, question: Question, namespace: str, span: str) -> Rows:
+        rows = question.rows(namespace=namespace, span=parse_span(span, question.now))
+        if namespace not in question.cluster.namespace_labels and not (rows.clear or rows.masked):
+            recorded = question.rows(namespace=namespace, span=None)
+            known = any(workload.namespace == namespace for workload in question.known_workloads)
+            if not (recorded.clear or recorded.masked or known):
+                raise NotFoundError(f"there is no namespace {namespace}")
+        return rows
