@@ -5,6 +5,7 @@ on their nodes. Leaves: CidrSources. Invariant: each carries the place where it 
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_network
 from typing import NamedTuple
 
 import yaml
@@ -12,6 +13,8 @@ import yaml
 from aggregator.cluster.cidrs import CidrRole, CidrSource, ClusterCidrs, complete_with
 from aggregator.cluster.reduce import Raw, networks
 from aggregator.cluster.view import ClusterView
+from aggregator.errors import InputError
+from aggregator.model.address import IPNetwork
 
 # Arguments of the control plane's own processes, https://kubernetes.io/docs/reference/command-line-tools-reference/
 FLAGS = {
@@ -66,6 +69,41 @@ def from_kubeadm(config_map: Raw | None) -> Iterator[CidrSource]:
             yield CidrSource(role=role, cidr=cidr, found_in=f"ConfigMap kube-system/kubeadm-config networking.{key}")
 
 
+class CidrDiscovery:
+    """What a person set and what agents saw, kept beside the view: `refresh` brings all together."""
+
+    def __init__(self) -> None:
+        self._by_hand: tuple[CidrSource, ...] = ()
+        self._seen: dict[tuple[str, str, str], SeenArgument] = {}
+        self._done: object = None
+
+    def set_by_hand(self, cidrs: Iterable[tuple[CidrRole, str]]) -> None:
+        """Replaces all that was set by hand. Raises InputError for what is no CIDR."""
+        self._by_hand = tuple(
+            CidrSource(role=role, cidr=_network(text), found_in="set by hand", by_hand=True) for role, text in cidrs
+        )
+
+    def see_arguments(self, seen: Iterable[SeenArgument]) -> None:
+        """A node's agent reported these; what it said before about the same flag is replaced."""
+        for argument in seen:
+            if argument.flag.lstrip("-") in FLAGS:
+                self._seen[(argument.node, argument.process, argument.flag)] = argument
+
+    def refresh(self, view: ClusterView) -> None:
+        arguments = tuple(sorted(self._seen.values()))
+        inputs = (view.cidr_inputs, self._by_hand, arguments)
+        if inputs != self._done:
+            self._done = inputs
+            view.set_cidrs(discovered_cidrs(view, by_hand=self._by_hand, arguments=arguments))
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        return ip_network(text.strip())
+    except ValueError as exc:
+        raise InputError(f"{text!r} is no CIDR: {exc}") from exc
+
+
 def discovered_cidrs(
     view: ClusterView, *, by_hand: Sequence[CidrSource] = (), arguments: Iterable[SeenArgument] = ()
 ) -> ClusterCidrs:
@@ -73,7 +111,7 @@ def discovered_cidrs(
     service_cidrs = [raw for (kind, _, _), raw in sorted(view.others.items()) if kind == "ServiceCIDR"]
     sources = [
         *from_service_cidrs(service_cidrs),
-        *from_kubeadm(view.others.get(("ConfigMap", "kube-system", "kubeadm-config"))),
+        *from_kubeadm(view.config_map("kube-system", "kubeadm-config")),
         *from_arguments(arguments),
         *from_nodes(view),
     ]

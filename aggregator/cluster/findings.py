@@ -5,12 +5,24 @@ Enters: a ClusterView. Leaves: Findings, each with its way out, in a stable orde
 
 from collections.abc import Iterator
 
+from aggregator.cluster.kinds import Watched
 from aggregator.cluster.view import ClusterView
 from aggregator.model.finding import Finding, Severity
 
 
 def view_findings(view: ClusterView) -> tuple[Finding, ...]:
     return tuple(sorted((*_unreadable(view), *_unknown_owners(view)), key=Finding.sort_key))
+
+
+def forbidden_finding(cluster: str, watched: Watched, reason: str) -> Finding:
+    """The API server lets the aggregator not read a kind."""
+    return Finding(
+        code="kind-forbidden",
+        severity=Severity.ERROR if watched.needed else Severity.WARNING,
+        subject=f"{cluster}: {watched.kind}",
+        message=f"the API server does not let the aggregator read {watched.resource}: {reason}",
+        way_out=f"grant get, list and watch on {watched.resource} (API group {watched.group!r}) to its ServiceAccount",
+    )
 
 
 def _unreadable(view: ClusterView) -> Iterator[Finding]:
@@ -26,7 +38,7 @@ def _unreadable(view: ClusterView) -> Iterator[Finding]:
 
 def _unknown_owners(view: ClusterView) -> Iterator[Finding]:
     for facts in view.pod_facts.values():
-        if facts.owner is not None and view.workload_of(facts) is None:
+        if facts.owner is not None and view.owners.top(facts) is None:
             yield Finding(
                 code="owner-not-seen",
                 severity=Severity.WARNING,

@@ -5,7 +5,7 @@ lags). Leaves: every candidate at a time. Invariant: the true answer is always a
 candidate is an answer and several are none; merging spans is commutative, so any order of events gives one history.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -19,6 +19,8 @@ V = TypeVar("V")
 
 # Clocks of nodes and of the API server differ by this much at most before a verdict is doubted.
 SKEW_SECONDS = 1.0
+# An agent's word that another pod uses an address is doubted no longer than this.
+SIGHTING_SECONDS = 60.0
 
 
 @dataclass(slots=True)
@@ -120,6 +122,27 @@ class History:
     service_ips: dict[IPAddress, Timeline[ServiceKey]] = field(default_factory=dict)
     services: dict[ServiceKey, Timeline[ServiceState]] = field(default_factory=dict)
     pod_ends: dict[str, float] = field(default_factory=dict)  # keys of `pods` that are gone, and since when
+    sightings: dict[IPAddress, dict[str, float]] = field(default_factory=dict)  # -> who an agent saw use it, and when
+
+    def sight(self, ip: IPAddress, key: str, moment: float) -> None:
+        """An agent saw a pod use an address that the view gives to nobody else, or to another: until the view says
+        whose it is, nobody's name is given to it around that time.
+        """
+        timeline = self.pod_ips.get(ip)
+        if timeline is not None and all(span.key != key for span in timeline.spans):
+            seen = self.sightings.setdefault(ip, {})
+            seen[key] = max(moment, seen.get(key, NEVER))
+
+    def pod_candidates(self, ip: IPAddress, moment: float) -> list[str]:
+        """Keys of the pods that may have had the address."""
+        timeline = self.pod_ips.get(ip)
+        if timeline is None:
+            return []
+        found = timeline.at(moment, self.grace_seconds)
+        seen = self.sightings.get(ip)
+        if seen:
+            found += [k for k, t in seen.items() if abs(t - moment) <= SIGHTING_SECONDS and k not in found]
+        return found
 
     def see_pod(self, key: str, facts: PodFacts, workload: Workload | None, *, since: float, until: float) -> bool:
         """A version of a pod was seen; its address may have been its own from `since` to `until`."""
@@ -144,6 +167,8 @@ class History:
             return changed
         for ip in facts.ips:
             changed |= self.pod_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until)
+            if ip in self.sightings and self.sightings[ip].pop(key, None) is not None and not self.sightings[ip]:
+                del self.sightings[ip]
         return changed
 
     def end_pod(self, key: str, ips: Iterable[IPAddress], *, until: float) -> None:
@@ -201,17 +226,34 @@ class History:
         for state in self.services[key].spans if key in self.services else ():
             state.until = min(state.until, until)
 
+    def end_all_but(
+        self, *, pods: Collection[str], nodes: Collection[str], services: Collection[ServiceKey], until: float
+    ) -> None:
+        """Whatever is not named here is gone at `until` at the latest."""
+        for index, kept in ((self.pod_ips, pods), (self.node_ips, nodes)):
+            for timeline in index.values():
+                for span in timeline.spans:
+                    if span.key not in kept:
+                        span.until = min(span.until, until)
+        for key in self.pods.keys() - set(pods):
+            self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
+        for key_of_service in self.services.keys() - set(services):
+            self.end_service(key_of_service, until=until)
+
     def forget(self, before: float) -> int:
         """Drop what ended before; how many pods were dropped."""
         _forget(self.pod_ips, before)
         _forget(self.node_ips, before)
         _forget(self.service_ips, before)
         _forget(self.services, before)
+        for ip in [ip for ip, seen in self.sightings.items() if max(seen.values()) < before]:
+            del self.sightings[ip]
         gone = [key for key, until in self.pod_ends.items() if until < before]
         for key in gone:
-            past = self.pods.pop(key)
-            self.static_pods.pop((past.node_name, past.static_uid), None)
             del self.pod_ends[key]
+            past = self.pods.pop(key, None)
+            if past is not None:
+                self.static_pods.pop((past.node_name, past.static_uid), None)
         return len(gone)
 
 

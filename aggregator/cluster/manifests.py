@@ -6,21 +6,20 @@ last said. Only files whose name, size, inode or time changed are read again.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from aggregator.cluster import reduce
 from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
-from aggregator.cluster.discover import discovered_cidrs
+from aggregator.cluster.discover import CidrDiscovery
 from aggregator.cluster.findings import view_findings
+from aggregator.cluster.foreign import kind_of
 from aggregator.cluster.reduce import Raw
 from aggregator.cluster.resolve import ViewResolver
-from aggregator.cluster.view import ClusterView
+from aggregator.cluster.view import NONSENSE, ClusterView
+from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import ClusterError, InputError
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
@@ -50,16 +49,6 @@ class _Stamp(NamedTuple):
     mtime_ns: int
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: a time stays a string."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 class ManifestSource:
     """Implements ClusterSource. `load()` reads once, as a cluster that stands still; `run()` follows the changes."""
 
@@ -73,7 +62,7 @@ class ManifestSource:
         self._stamps: dict[Path, _Stamp] = {}
         self._objects: dict[Path, dict[ObjectId, Raw]] = {}
         self._unreadable: dict[Path, str] = {}
-        self._by_hand: tuple[Any, ...] = ()
+        self.discovery = CidrDiscovery()
         self._running = False
         self._read_at = 0.0
 
@@ -143,6 +132,7 @@ class ManifestSource:
         if self._read_changed_files():
             after = {key: raw for objects in self._objects.values() for key, raw in objects.items()}
             self._apply(before, after, started)
+        self.discovery.refresh(self.view)
         self._read_at = started
         if self._running:
             self.view.confirmed = started
@@ -162,7 +152,7 @@ class ManifestSource:
                 self._objects[path] = dict(_objects_in(path))
             except FileNotFoundError:
                 self._stamps.pop(path)  # it went away in between: the next round sees that
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as exc:
+            except (OSError, UnicodeDecodeError, InputError) as exc:
                 self._unreadable[path] = f"cannot be read: {exc}"
                 continue
             self._unreadable.pop(path, None)
@@ -181,6 +171,10 @@ class ManifestSource:
             yield path, _Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
     def _apply(self, before: dict[ObjectId, Raw], after: dict[ObjectId, Raw], at: float) -> None:
+        with self.view.lock:  # one change of the directory is one change of the view
+            self._apply_all(before, after, at)
+
+    def _apply_all(self, before: dict[ObjectId, Raw], after: dict[ObjectId, Raw], at: float) -> None:
         gone = sorted((_rank(key), key) for key in before.keys() - after.keys())
         for _, (kind, namespace, name, uid) in reversed(gone):
             self.view.remove(kind, namespace, name, at=at, uid=uid)
@@ -189,12 +183,11 @@ class ManifestSource:
             kind, namespace, name, _ = key
             try:
                 self.view.apply(kind, after[key], at=at)
-            except (KeyError, TypeError, ValueError, AttributeError, InputError) as exc:
+            except NONSENSE as exc:
                 self.view.unreadable[(kind, namespace, name)] = f"{type(exc).__name__}: {exc}"
             else:
                 self.view.unreadable.pop((kind, namespace, name), None)
-        self.view.refresh_derived_backends(at)
-        self.view.set_cidrs(discovered_cidrs(self.view, by_hand=self._by_hand))
+        self.view.refresh_derived(at)
 
 
 def _rank(key: ObjectId) -> int:
@@ -202,9 +195,7 @@ def _rank(key: ObjectId) -> int:
 
 
 def _objects_in(path: Path) -> Iterator[tuple[ObjectId, Raw]]:
-    text = path.read_text(encoding="utf-8")
-    documents = [json.loads(text)] if path.suffix == ".json" else list(yaml.load_all(text, Loader=_Loader))
-    for document in documents:
+    for document in load_documents(path.read_text(encoding="utf-8"), file=str(path)):
         yield from _flattened(document)
 
 
@@ -222,7 +213,7 @@ def _flattened(document: object) -> Iterator[tuple[ObjectId, Raw]]:
         namespace = str(metadata.get("namespace") or "")
         if not namespace and kind not in CLUSTER_SCOPED:
             namespace = "default"
-        yield (kind, namespace, str(metadata["name"]), str(metadata.get("uid") or "")), document
+        yield (kind_of(document), namespace, str(metadata["name"]), str(metadata.get("uid") or "")), document
 
 
 CLUSTER_SCOPED = frozenset(

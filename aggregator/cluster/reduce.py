@@ -35,6 +35,7 @@ NODE_ADDRESS_ANNOTATIONS = (
 )
 # The kubelet names the cgroup of a static pod by this hash; its mirror in the API has another UID.
 STATIC_POD_ANNOTATIONS = ("kubernetes.io/config.hash", "kubernetes.io/config.mirror")
+BOOKKEEPING = frozenset({"managedFields", "resourceVersion", "generation", "selfLink"})
 
 
 class OwnerRef(NamedTuple):
@@ -264,6 +265,12 @@ def node(raw: Raw) -> NodeFacts:
         since=epoch_seconds(metadata.get("creationTimestamp")) or NEVER,
         runtime_annotations=labels_of({k: v for k, v in annotations.items() if k in NODE_ADDRESS_ANNOTATIONS}),
     )
+
+
+def trimmed(raw: Raw) -> dict[str, Any]:
+    """The object without its status and without the bookkeeping of who wrote which field."""
+    metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k not in BOOKKEEPING}
+    return {**{k: v for k, v in raw.items() if k != "status"}, "metadata": metadata}
 
 
 def namespace(raw: Raw) -> Namespace:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from aggregator.cluster.backends import key_of
 from aggregator.cluster.history import K, PodPast, ServiceKey, ServiceState, Timeline
 from aggregator.cluster.reduce import FOREVER, NEVER
 from aggregator.cluster.view import API_SERVER, ClusterView
@@ -53,7 +54,8 @@ class ViewResolver:
         return self._view.generation + self._caught_up
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
-        return _Question(self._view, flow, at.timestamp(), self).answer()
+        with self._view.lock:
+            return _Question(self._view, flow, at.timestamp(), self).answer()
 
     def asked_ahead(self, moment: float) -> None:
         self._asked_ahead = max(self._asked_ahead, moment)
@@ -120,6 +122,9 @@ class _Question:
             past = history.pods.get(flow.pod_uid)
             if past is None:
                 past = history.pods.get(history.static_pods.get((flow.node, flow.pod_uid), ""))
+            if flow.local_ip is not None and not flow.host_network:
+                local_ip = canonical_address(flow.local_ip)
+                history.sight(local_ip, past.uid if past else flow.pod_uid, self._moment)
             if past is not None:
                 if past.node_name and flow.node and past.node_name != flow.node:
                     return Refused(reason="pod-on-other-node")
@@ -137,8 +142,8 @@ class _Question:
         local_ip = canonical_address(flow.local_ip)
         if flow.node and flow.node in self._owners(self._history.node_ips, local_ip):
             return _End(Nodes(cluster=self._view.cluster), node=flow.node)
-        keys = self._owners(self._history.pod_ips, local_ip)
-        here = [past for key in keys for past in (self._history.pods[key],) if past.node_name in {"", flow.node}]
+        pods = (self._history.pods.get(key) for key in self._pods_at(local_ip))
+        here = [past for past in pods if past is not None and past.node_name in {"", flow.node}]
         if len(here) != 1 or self._moment > self._view.confirmed:
             return _Unknown("pod-not-named")
         return self._pod_end(here[0])
@@ -176,12 +181,13 @@ class _Question:
         return found
 
     def _pod_at(self, ip: IPAddress) -> _End | _Unknown | None:
-        keys = self._owners(self._history.pod_ips, ip)
+        keys = self._pods_at(ip)
         match keys:
             case []:
                 return None
             case [key]:
-                return self._pod_end(self._history.pods[key])
+                past = self._history.pods.get(key)
+                return self._pod_end(past) if past is not None else _Unknown("address-changed-hands")
             case _:
                 return _Unknown("address-changed-hands")
 
@@ -261,8 +267,10 @@ class _Question:
     def _backend_end(self, key: ServiceKey, backend: ServiceBackend) -> _End | _Unknown:
         if key[:2] == API_SERVER:
             return _End(ApiServer(cluster=self._view.cluster))
-        pods = [self._history.pods[k] for k in self._owners(self._history.pod_ips, backend.ip)]
-        named = [past for past in pods if (past.namespace, past.name) == (key.namespace, backend.pod)]
+        pods = (self._history.pods.get(k) for k in self._pods_at(backend.ip))
+        named = [
+            past for past in pods if past is not None and (past.namespace, past.name) == (key.namespace, backend.pod)
+        ]
         if len(named) == 1:
             return self._pod_end(named[0])
         found = self._pod_at(backend.ip)
@@ -278,10 +286,8 @@ class _Question:
         return None
 
     def _api_server_backends(self) -> list[ServiceBackend]:
-        facts, _ = self._view.api_server
-        if facts is None:
-            return []
-        timeline = self._history.services.get(ServiceKey(facts.namespace, facts.name, facts.uid))
+        facts = self._view.api_server
+        timeline = self._history.services.get(key_of(facts)) if facts else None
         return [b for state in self._states(timeline) for b in state.backends]
 
     # ---- the past ---------------------------------------------------------------------------------------------------
@@ -292,6 +298,13 @@ class _Question:
             return []
         self._narrow(timeline)
         return timeline.at(self._moment, self._history.grace_seconds)
+
+    def _pods_at(self, ip: IPAddress) -> list[str]:
+        timeline = self._history.pod_ips.get(ip)
+        if timeline is None:
+            return []
+        self._narrow(timeline)
+        return self._history.pod_candidates(ip, self._moment)
 
     def _states(self, timeline: Timeline[ServiceState] | None) -> list[ServiceState]:
         if timeline is None:

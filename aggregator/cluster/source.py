@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from aggregator.cluster.cidrs import ClusterCidrs
+from aggregator.cluster.discover import CidrDiscovery
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding
 from aggregator.model.resolution import Resolver
@@ -20,6 +22,16 @@ class ClusterSource(Protocol):
 
     @property
     def resolver(self) -> Resolver: ...
+
+    @property
+    def cidrs(self) -> ClusterCidrs:
+        """The cluster's own ranges: what `cidrs.classify` asks."""
+        ...
+
+    @property
+    def discovery(self) -> CidrDiscovery:
+        """Where to put what a person sets by hand and what agents saw."""
+        ...
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -1,0 +1,231 @@
+"""Persistence: the history into Episodes and back, so that a restarted aggregator still resolves yesterday.
+
+Enters: a view and an EpisodeStore. Leaves: episodes written once changed, read once at start. Invariant: what was
+still so when it was written ends at the latest at the first list after the restart, and no sooner than the last time
+at which the view was right: in between it may have been so.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from aggregator import metrics
+from aggregator.cluster.history import History, PodPast, ServiceKey, ServiceState, Timeline
+from aggregator.cluster.reduce import FOREVER, NEVER, address, protocol_of
+from aggregator.cluster.view import ClusterView
+from aggregator.errors import StoreError
+from aggregator.model.address import IPAddress
+from aggregator.model.cluster import ServiceBackend, ServicePort
+from aggregator.model.history import Episode, EpisodeStore
+from aggregator.model.workload import Workload
+
+SAVE_SECONDS = 10.0
+RETENTION_SECONDS = 7 * 24 * 3600.0
+CONFIRMED = "view/confirmed"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Persistence:
+    """Keeps one view's history in a store. Blocking; called from threads, one at a time."""
+
+    def __init__(self, view: ClusterView, store: EpisodeStore, *, retention_seconds: float = RETENTION_SECONDS) -> None:
+        self._view = view
+        self._store = store
+        self._retention_seconds = retention_seconds
+        self._written: dict[str, Episode] = {}
+        self._saved_generation = -1
+        self._next_save = 0.0
+
+    def due(self, now_seconds: float) -> bool:
+        if now_seconds < self._next_save:
+            return False
+        self._next_save = now_seconds + SAVE_SECONDS
+        return True
+
+    def load(self) -> int:
+        """Bring the past into the view; how many episodes."""
+        episodes = self._store.load_episodes(self._view.cluster, since=self._horizon())
+        with self._view.lock:
+            for episode in episodes:
+                self._written[episode.key] = episode
+                if episode.key == CONFIRMED:
+                    self._view.confirmed = max(self._view.confirmed, json.loads(episode.body)["confirmed"])
+                else:
+                    restore(self._view.history, episode)
+        return len(episodes)
+
+    def _horizon(self) -> datetime:
+        return datetime.fromtimestamp(time.time() - self._retention_seconds, UTC)
+
+    def save(self) -> int:
+        """Write what changed; how many episodes. A store that refuses is tried again the next time."""
+        with self._view.lock:
+            generation, confirmed = self._view.generation, self._view.confirmed
+            current = self._written
+            if generation != self._saved_generation:
+                self._view.history.forget(time.time() - self._retention_seconds)
+                current = {e.key: e for e in episodes_of(self._view.history, self._view.cluster)}
+        if 0 < confirmed < FOREVER:
+            current = current | {CONFIRMED: _confirmed(self._view.cluster, confirmed)}
+        changed = [e for key, e in current.items() if self._written.get(key) != e]
+        try:
+            if changed:
+                self._store.save_episodes(changed)
+                self._store.forget_episodes(ended_before=self._horizon())
+        except StoreError:
+            metrics.CLUSTER_EPISODES_FAILED.labels(self._view.cluster).inc()
+            return 0
+        self._written, self._saved_generation = current, generation
+        return len(changed)
+
+
+def _confirmed(cluster: str, confirmed: float) -> Episode:
+    """Until when everything had been seen: what the next start may rely on."""
+    return Episode(cluster=cluster, kind="view", key=CONFIRMED, began=_EPOCH, body=json.dumps({"confirmed": confirmed}))
+
+
+# ---- to episodes ----------------------------------------------------------------------------------------------------
+
+
+def episodes_of(history: History, cluster: str) -> Iterator[Episode]:
+    ips_of: dict[str, list[tuple[str, float, float]]] = {}
+    for ip, timeline in history.pod_ips.items():
+        for span in timeline.spans:
+            ips_of.setdefault(span.key, []).append((str(ip), span.since, span.until))
+    for key, past in history.pods.items():
+        spans = sorted(ips_of.get(key, ()))
+        until = history.pod_ends.get(key, FOREVER)
+        yield _episode(cluster, f"pod/{key}", spans, until, _pod_body(past))
+    for ip, nodes in history.node_ips.items():
+        for node in nodes.spans:
+            one = [(str(ip), node.since, node.until)]
+            yield _episode(cluster, f"node/{node.key}/{ip}", one, node.until, {"name": node.key})
+    vips: dict[ServiceKey, list[tuple[str, float, float]]] = {}
+    for ip, services in history.service_ips.items():
+        for service in services.spans:
+            vips.setdefault(service.key, []).append((str(ip), service.since, service.until))
+    for key_of_service, states in history.services.items():
+        for state in states.spans:
+            yield _episode(
+                cluster,
+                f"service/{key_of_service}/{key_of_service.uid}/{state.key.version}",
+                sorted(vips.get(key_of_service, ())),
+                state.until,
+                _service_body(key_of_service, state.key),
+                began=state.since,
+            )
+
+
+def _episode(
+    cluster: str,
+    key: str,
+    spans: list[tuple[str, float, float]],
+    until: float,
+    body: dict[str, Any],
+    *,
+    began: float | None = None,
+) -> Episode:
+    since = began if began is not None else min((s for _, s, _ in spans), default=NEVER)
+    body["addresses"] = [[ip, _plain(s), _plain(u)] for ip, s, u in spans]
+    return Episode(
+        cluster=cluster,
+        kind=key.partition("/")[0],
+        key=key,
+        began=_EPOCH if since <= 0 else datetime.fromtimestamp(since, UTC),
+        ended=None if until == FOREVER else datetime.fromtimestamp(max(0.0, until), UTC),
+        body=json.dumps(
+            {**body, "since": _plain(since), "until": _plain(until)}, separators=(",", ":"), sort_keys=True
+        ),
+    )
+
+
+def _plain(moment: float) -> float | None:
+    return None if moment in {NEVER, FOREVER} else moment
+
+
+def _pod_body(past: PodPast) -> dict[str, Any]:
+    owner = None if past.workload is None else [past.workload.namespace, past.workload.kind, past.workload.name]
+    return {
+        "uid": past.uid,
+        "static_uid": past.static_uid,
+        "namespace": past.namespace,
+        "name": past.name,
+        "node": past.node_name,
+        "host_network": past.host_network,
+        "workload": owner,
+    }
+
+
+def _service_body(key: ServiceKey, state: ServiceState) -> dict[str, Any]:
+    return {
+        "service": list(key),
+        "version": state.version,
+        "ports": [[p.name, p.port, p.protocol.value, p.target_port, p.node_port] for p in state.ports],
+        "backends": [[str(b.ip), b.port, b.protocol.value, b.port_name, b.pod] for b in state.backends],
+    }
+
+
+# ---- and back -------------------------------------------------------------------------------------------------------
+
+
+def restore(history: History, episode: Episode) -> None:
+    """One episode into the history. A kind that a later release wrote is left alone."""
+    body = json.loads(episode.body)
+    match episode.kind:
+        case "pod":
+            _restore_pod(history, episode.cluster, body)
+        case "node":
+            for ip, since, until in _spans(body):
+                history.node_ips.setdefault(ip, Timeline()).add(body["name"], since, until)
+        case "service":
+            _restore_service(history, body)
+
+
+def _restore_pod(history: History, cluster: str, body: dict[str, Any]) -> None:
+    owner = body["workload"]
+    workload = None if owner is None else Workload(cluster=cluster, namespace=owner[0], kind=owner[1], name=owner[2])
+    past = PodPast(
+        body["uid"],
+        body["static_uid"],
+        body["namespace"],
+        body["name"],
+        body["node"],
+        body["host_network"],
+        workload,
+    )
+    history.pods[past.uid] = past
+    if past.static_uid:
+        history.static_pods[(past.node_name, past.static_uid)] = past.uid
+    if body["until"] is not None:
+        history.pod_ends[past.uid] = body["until"]
+    for ip, since, until in _spans(body):
+        history.pod_ips.setdefault(ip, Timeline()).add(past.uid, since, until)
+
+
+def _restore_service(history: History, body: dict[str, Any]) -> None:
+    key = ServiceKey(*body["service"])
+    for ip, since, until in _spans(body):
+        history.service_ips.setdefault(ip, Timeline()).add(key, since, until)
+    ports = tuple(
+        ServicePort(name=name, port=port, protocol=protocol, target_port=target, node_port=node_port)
+        for name, port, protocol_text, target, node_port in body["ports"]
+        if (protocol := protocol_of(protocol_text)) is not None
+    )
+    backends = tuple(
+        ServiceBackend(ip=backend_ip, port=port, protocol=protocol, port_name=port_name, pod=pod)
+        for ip_text, port, protocol_text, port_name, pod in body["backends"]
+        if (protocol := protocol_of(protocol_text)) is not None and (backend_ip := address(ip_text)) is not None
+    )
+    state = ServiceState(body["version"], ports, backends)
+    since = NEVER if body["since"] is None else body["since"]
+    until = FOREVER if body["until"] is None else body["until"]
+    history.services.setdefault(key, Timeline()).add(state, since, until)
+
+
+def _spans(body: dict[str, Any]) -> Iterable[tuple[IPAddress, float, float]]:
+    for text, since, until in body["addresses"]:
+        ip = address(text)
+        if ip is not None:
+            yield ip, NEVER if since is None else since, FOREVER if until is None else until
