@@ -129,6 +129,7 @@ class ClusterSnapshot:
     pod_cidrs: tuple[IPNetwork, ...] = ()
     service_cidrs: tuple[IPNetwork, ...] = ()
     cidrs_complete: bool = False
+    declared_callers: tuple[object, ...] = ()  # as model/declared.py types
     extra_policies: tuple[object, ...] = field(default=())  # admin and plug-in policies, as model/adminpolicy.py types
 
     @cached_property

@@ -5,7 +5,7 @@ cluster's ranges, or that the cluster owns now, is INTERNAL and never becomes an
 """
 
 from collections.abc import Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from aggregator.model.address import AddressClass, Classification, IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
@@ -38,6 +38,10 @@ class Addresses:
     @property
     def pod_and_service_cidrs(self) -> tuple[IPNetwork, ...]:
         return tuple(cidr for cidr, kind in self.ranges if kind != NODE_CIDR)
+
+    def all_own(self) -> tuple[IPNetwork, ...]:
+        """Every range and address that is the cluster's own."""
+        return (*(cidr for cidr, _ in self.ranges), *(ip_network(ip) for ip in self._owned))
 
     def classify(self, ip: IPAddress) -> Classification:
         found = self._answers.get(ip)

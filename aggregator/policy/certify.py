@@ -9,18 +9,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from aggregator.model.adminpolicy import Policy
+from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy, Policy
 from aggregator.model.certificate import Breach, Certificate, OpenedPair, Setting
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
-from aggregator.model.endpoint import Connection, NodeEndpoint, PodEndpoint
+from aggregator.model.endpoint import Connection
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import Generation, Proposal
-from aggregator.model.verdict import Explanation, Verdict
+from aggregator.model.verdict import Verdict
 from aggregator.policy.dns import find_dns
-from aggregator.policy.judging import Judge
+from aggregator.policy.judging import Judge, example, words
 from aggregator.policy.live import Live, connect
 from aggregator.policy.opened import is_exempt, opened_by
 from aggregator.policy.profiles.known import GENERIC
@@ -68,7 +68,8 @@ def _remaining(generation: Generation, cluster: ClusterSnapshot, decisions: Deci
     """The applied policies that a download neither replaces nor a person removes."""
     gone = {(policy.namespace, policy.name) for policy in generation.policies} | set(decisions.removed_policies)
     native = tuple(policy for policy in cluster.policies if (policy.namespace, policy.name) not in gone)
-    return (*native, *cluster.extra_policies)
+    others = tuple(policy for policy in cluster.extra_policies if isinstance(policy, AdminPolicy | ForeignPolicy))
+    return (*native, *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +169,8 @@ class _Proof:
                         link=link,
                         expected=expected,
                         found=said.verdict,
-                        example=_example(connection),
-                        because=_words(said),
+                        example=example(connection),
+                        because=words(said),
                     )
                     if said.verdict is not Verdict.UNKNOWN:
                         return _Try(judged, exempt, breach)
@@ -183,34 +184,11 @@ class _Proof:
         asked = [connection for connection, _ in judge.asked]
         said = self._second(policies, self._cluster, self._profile, asked)
         return [
-            f"{_example(connection)} {connection.protocol}/{connection.port}: plain says {first.value}, "
+            f"{example(connection)} {connection.protocol}/{connection.port}: plain says {first.value}, "
             f"compiled says {other.value}"
             for (connection, first), other in zip(judge.asked, said, strict=True)
             if first is not other
         ]
-
-
-def _example(connection: Connection) -> str:
-    return f"{_name(connection.src)} -> {_name(connection.dst)}"
-
-
-def _name(end: object) -> str:
-    match end:
-        case PodEndpoint(pod=pod):
-            return str(pod)
-        case NodeEndpoint(node=node, ip=ip):
-            return f"node {node.name} ({ip})"
-        case _:
-            return str(getattr(end, "ip", end))
-
-
-def _words(said: Explanation) -> str:
-    sides = []
-    for side in (said.egress, said.ingress):
-        policies = ", ".join(f"{finding.policy}: {finding.reason.value}" for finding in side.policies)
-        cause = f" ({policies or side.cause})" if policies or side.cause else ""
-        sides.append(f"{side.direction.value.lower()} {side.outcome.value}{cause}")
-    return "; ".join(sides)
 
 
 def _broken(proposal: Proposal) -> Finding:

@@ -18,12 +18,13 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.settings import Settings
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
 from aggregator.policy import notes
-from aggregator.policy.addresses import Addresses, is_metadata
+from aggregator.policy.addresses import METADATA_ADDRESSES, Addresses, is_metadata
+from aggregator.policy.cidrs import budgeted, exact
 from aggregator.policy.dns import BOTH, DNS_PORT, ClusterDNS
 from aggregator.policy.peers import Peers, Unit, address_unit, blocks_unit, every_pod, peer_key, whole_namespace
 from aggregator.policy.ports import PortKey, PortRange, dynamic_ranges
 from aggregator.policy.rows import Judged, ends
-from aggregator.policy.rules import observed_rules, typed_block, typed_ports
+from aggregator.policy.rules import network_of, observed_rules, typed_block, typed_ports, within
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +57,7 @@ class DirectionWriter:
         self._dns = dns
         self._cluster = cluster
         self._cluster_cidrs = addresses.pod_and_service_cidrs
+        self._cluster_barred = addresses.all_own()
         self._rules = decisions.rule_by_direction
 
     def write(self, workload: Workload, direction: Direction, rows: Sequence[Judged]) -> Written:
@@ -81,8 +83,50 @@ class DirectionWriter:
             by_rows = rule is not GeneralRule.ALLOW_NAMESPACE
             for unit, keys in self._dns_units(workload, direction, rows, written, by_rows=by_rows).items():
                 relation.setdefault(unit, set()).update(keys)
-        written.rules += observed_rules(workload.namespace, relation, overlapping=self._settings.compact)
+        barred = self._barred(rows, direction)
+
+        def cover(networks: Sequence[IPNetwork]) -> Sequence[IPNetwork]:
+            return self._cover(networks, barred, direction, written)
+
+        written.rules += observed_rules(workload.namespace, relation, overlapping=self._settings.compact, cover=cover)
         return written
+
+    def _barred(self, rows: Sequence[Judged], direction: Direction) -> list[IPNetwork]:
+        """What a widened prefix must never touch: the cluster itself, cloud metadata, and every row left out."""
+        if self._settings.cidr_budget is None:
+            return []
+        left_out = [
+            network_of(end.ip)
+            for row in rows
+            if not row.included and isinstance(end := ends(row.observed.link, direction)[1], Address)
+        ]
+        others = [network for alias in self._decisions.aliases if not alias.allowed for network in alias.networks]
+        return [*self._cluster_barred, *METADATA_ADDRESSES, *left_out, *others]
+
+    def _cover(
+        self, networks: Sequence[IPNetwork], barred: Sequence[IPNetwork], direction: Direction, written: Written
+    ) -> Sequence[IPNetwork]:
+        """Exact; or within the budget that a person set, with every address that it adds listed."""
+        budget = self._settings.cidr_budget
+        if budget is None or not networks:
+            return exact(networks)
+        found = budgeted(networks, budget, forbidden=barred)
+        if found is None:
+            written.findings.append(notes.budget_too_small(budget))
+            return exact(networks)
+        narrow = set(exact(networks))
+        for network in found.networks:
+            if network not in narrow:
+                inside = sum(n.num_addresses for n in narrow if within(n, network))
+                written.widenings.append(
+                    Widening(
+                        direction=direction,
+                        origin=Origin.CIDR_BUDGET,
+                        network=network,
+                        extra=network.num_addresses - inside,
+                    )
+                )
+        return found.networks
 
     def _say(self, written: Written, direction: Direction, origin: Origin, text: str) -> None:
         written.synthesised.append(Synthesised(direction=direction, origin=origin, text=text))

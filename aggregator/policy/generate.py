@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aggregator.model.cluster import ClusterSnapshot
-from aggregator.model.decision import Decisions, GeneralRule
+from aggregator.model.decision import Choice, Decisions, GeneralRule
 from aggregator.model.finding import Finding
-from aggregator.model.link import Link, ObservedLink
+from aggregator.model.link import Evidence, Link, ObservedLink
 from aggregator.model.networkpolicy import LabelSelector, NetworkPolicy, Rule
 from aggregator.model.proposal import (
     Generation,
@@ -27,6 +27,7 @@ from aggregator.model.settings import Settings
 from aggregator.model.workload import Address, LinkEnd, Workload
 from aggregator.policy import notes
 from aggregator.policy.addresses import Addresses
+from aggregator.policy.declared import declared_links
 from aggregator.policy.direction import DirectionWriter, Written
 from aggregator.policy.dns import ClusterDNS, find_dns
 from aggregator.policy.naming import Names
@@ -44,7 +45,8 @@ def generate(
     links: Iterable[ObservedLink], decisions: Decisions, cluster: ClusterSnapshot, settings: Settings
 ) -> Generation:
     """One proposal for each workload that was seen or that a person decided about."""
-    return _Generator(_merged(links), decisions, cluster, settings).run()
+    seen = _merged(links)
+    return _Generator(_with_decided(seen, decisions), decisions, cluster, settings).run(seen)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +85,9 @@ class _Generator:
         self._findings: list[Finding] = []
         self._names = Names((), settings.name_prefix)
 
-    def run(self) -> Generation:
+    def run(self, seen: Sequence[ObservedLink]) -> Generation:
+        known = {row.link for row in seen}
+        self._findings += [notes.decided_not_seen(row.link) for row in self._links if row.link not in known]
         judged = [self._rows.judge(row) for row in self._links]
         for row in judged:
             self._take(row)
@@ -114,6 +118,7 @@ class _Generator:
             default_denies=denies,
             findings=tuple(sorted(set(self._findings), key=Finding.sort_key)),
             left_out=tuple(left_out.values()),
+            declared=declared_links(self._cluster, {row.link for row in seen}),
         )
 
     def _take(self, row: Judged) -> None:
@@ -257,6 +262,14 @@ def _merged(links: Iterable[ObservedLink]) -> list[ObservedLink]:
         if known is None or _weight(row) > _weight(known):
             best[row.link] = row
     return [best[link] for link in sorted(best, key=Link.sort_key)]
+
+
+def _with_decided(seen: Sequence[ObservedLink], decisions: Decisions) -> list[ObservedLink]:
+    """The rows seen, and those that a person included without their having been seen."""
+    known = {row.link for row in seen}
+    unseen = [link for link, choice in decisions.links if choice is Choice.INCLUDE and link not in known]
+    rows = [*seen, *(ObservedLink(link=link, evidence=Evidence(), established=False) for link in unseen)]
+    return sorted(rows, key=lambda row: row.link.sort_key()) if unseen else rows
 
 
 def _weight(row: ObservedLink) -> tuple[bool, bool, bool, int, str]:

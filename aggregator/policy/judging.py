@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from aggregator.model.adminpolicy import Policy
 from aggregator.model.cluster import ClusterSnapshot, Labels
-from aggregator.model.endpoint import Connection, Endpoint, PodEndpoint
+from aggregator.model.endpoint import Connection, Endpoint, NodeEndpoint, PodEndpoint
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.verdict import Explanation, Verdict
 from aggregator.policy.evaluate import evaluate
@@ -50,3 +50,28 @@ class Judge:
         found = evaluate((*relevant, *self.others), self._cluster, connection, self._profile)
         self.asked.append((connection, found.verdict))
         return found
+
+
+def example(connection: Connection) -> str:
+    """The pair, in words."""
+    return f"{_name(connection.src)} -> {_name(connection.dst)}"
+
+
+def _name(end: object) -> str:
+    match end:
+        case PodEndpoint(pod=pod):
+            return str(pod)
+        case NodeEndpoint(node=node, ip=ip):
+            return f"node {node.name} ({ip})"
+        case _:
+            return str(getattr(end, "ip", end))
+
+
+def words(said: Explanation) -> str:
+    """Both sides of an explanation, in one line."""
+    sides = []
+    for side in (said.egress, said.ingress):
+        policies = ", ".join(f"{finding.policy}: {finding.reason.value}" for finding in side.policies)
+        cause = f" ({policies or side.cause})" if policies or side.cause else ""
+        sides.append(f"{side.direction.value.lower()} {side.outcome.value}{cause}")
+    return "; ".join(sides)

@@ -149,7 +149,8 @@ class Live:
         for name in names:
             if labels:
                 postings: list[list[int]] = [self._index.get((name, *label), []) for label in labels]
-                found.update(min(postings, key=len))
+                shortest: list[int] = min(postings, key=len)
+                found.update(shortest)
             else:
                 found.update(self._by_namespace.get(name, ()))
         return found

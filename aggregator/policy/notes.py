@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from aggregator.model.decision import TypedCIDR
 from aggregator.model.finding import Finding, Severity
+from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import IncludedLink, Reason
 from aggregator.model.protocol import Direction
@@ -39,6 +40,8 @@ LOW_CONFIDENCE = "low-confidence"
 VOLATILE_SELECTOR = "volatile-selector"
 CLUSTER_SUBNETS_INCOMPLETE = "cluster-subnets-incomplete"
 PEER_UNKNOWN = "peer-unknown"
+CIDR_BUDGET_TOO_SMALL = "cidr-budget-too-small"
+DECIDED_NOT_SEEN = "decided-not-seen"
 
 
 def of_rows(rows: Iterable["Judged"], addresses: "Addresses") -> list[Finding]:
@@ -105,6 +108,16 @@ def _of_row(row: "Judged") -> Finding | None:
             )
         case _:
             return None
+
+
+def decided_not_seen(link: Link) -> Finding:
+    return Finding(
+        code=DECIDED_NOT_SEEN,
+        severity=Severity.INFO,
+        subject=str(link),
+        message="a person included this row, and it was not seen in the span",
+        way_out="take the decision back if it is no longer wanted",
+    )
 
 
 def not_separable(workload: Workload, selection: NotSeparable, *, known: bool) -> Finding:
@@ -203,6 +216,17 @@ def dns_not_separable(server: Workload) -> Finding:
         subject=str(server),
         message="no selector is exactly the DNS pods, so no DNS rule could be made for them",
         way_out="add a label of its own to the pod template of the DNS server",
+    )
+
+
+def budget_too_small(budget: int) -> Finding:
+    return Finding(
+        code=CIDR_BUDGET_TOO_SMALL,
+        severity=Severity.WARNING,
+        subject="settings",
+        message=f"the outside addresses of a rule cannot be covered by {budget} prefixes without an address that must "
+        "not be touched: they are listed exactly",
+        way_out="raise the budget of prefixes",
     )
 
 

@@ -4,9 +4,9 @@ Enters: Units with their ports, typed CIDRs, a general rule. Leaves: Rules in ca
 allow exactly what went in, and the Widenings returned beside them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from aggregator.model.address import IPAddress, IPNetwork
@@ -14,6 +14,7 @@ from aggregator.model.decision import TypedCIDR
 from aggregator.model.networkpolicy import IPBlock, PolicyPeer, PolicyPort, Rule
 from aggregator.model.protocol import Protocol
 from aggregator.policy.addresses import LINK_LOCAL_V4, METADATA_ADDRESSES
+from aggregator.policy.cidrs import exact
 from aggregator.policy.minimise import minimise
 from aggregator.policy.peers import Unit, peer_key
 from aggregator.policy.ports import PortKey, compact, port_order
@@ -21,37 +22,37 @@ from aggregator.policy.ports import PortKey, compact, port_order
 _PROTOCOL_RANK = {Protocol.TCP: 0, Protocol.UDP: 1, Protocol.SCTP: 2}
 
 
+Cover = Callable[[Sequence[IPNetwork]], Sequence[IPNetwork]]
+
+
 def observed_rules(
-    namespace: str, relation: Mapping[Unit, AbstractSet[PortKey]], *, overlapping: bool = False
+    namespace: str,
+    relation: Mapping[Unit, AbstractSet[PortKey]],
+    *,
+    overlapping: bool = False,
+    cover: Cover = exact,
 ) -> list[Rule]:
-    """Rules for units and the ports that they use."""
-    found = []
-    for units, keys in minimise(relation, order=_order, overlapping=overlapping):
-        found.append(Rule(peers=_peers(namespace, units), ports=compact(keys)))
-    return found
+    """Rules for units and the ports that they use; `cover` writes the outside addresses of one rule as prefixes."""
+    return [
+        Rule(peers=_peers(namespace, units, cover), ports=compact(keys))
+        for units, keys in minimise(relation, order=_order, overlapping=overlapping)
+    ]
 
 
 def _order(item: Any) -> Any:
     return item.key if isinstance(item, Unit) else port_order(item)
 
 
-def _peers(namespace: str, units: Iterable[Unit]) -> tuple[PolicyPeer, ...]:
-    """The peers of units in order; outside addresses collapsed where that adds none (section D, 7)."""
+def _peers(namespace: str, units: Iterable[Unit], cover: Cover) -> tuple[PolicyPeer, ...]:
+    """The peers of units in order; outside addresses as the prefixes of their cover (section D, 7)."""
     peers: set[PolicyPeer] = set()
-    v4: list[IPv4Network] = []
-    v6: list[IPv6Network] = []
+    outside: list[IPNetwork] = []
     for unit in units:
-        if not unit.collapsible:
+        if unit.collapsible:
+            outside += [peer.cidr for peer in unit.peers if isinstance(peer, IPBlock)]
+        else:
             peers.update(unit.peers)
-            continue
-        for peer in unit.peers:
-            match peer:
-                case IPBlock(cidr=IPv4Network() as network):
-                    v4.append(network)
-                case IPBlock(cidr=IPv6Network() as network):
-                    v6.append(network)
-    peers.update(IPBlock(cidr=network) for network in collapse_addresses(v4))
-    peers.update(IPBlock(cidr=network) for network in collapse_addresses(v6))
+    peers.update(IPBlock(cidr=network) for network in cover(outside))
     return tuple(sorted(peers, key=lambda peer: peer_key(namespace, peer)))
 
 
@@ -73,14 +74,15 @@ def typed_block(
     without cloud metadata (NP-41).
     """
     excepts: set[IPNetwork] = {network_of(ip) for ip in excluded if ip.version == cidr.version and ip in cidr}
-    excepts |= {network for network in cluster_cidrs if _within(network, cidr)}
+    excepts |= {network for network in cluster_cidrs if within(network, cidr)}
     if not reaches_metadata:
-        excepts |= _metadata_within(cidr)
+        excepts |= _metadatawithin(cidr)
     strict = [network for network in excepts if network != cidr]
     return IPBlock(cidr=cidr, excepts=tuple(_outermost(strict)))
 
 
-def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
+def within(inner: IPNetwork, outer: IPNetwork) -> bool:
+    """Is it strictly inside?"""
     return inner.version == outer.version and inner.network_address in outer and inner.prefixlen > outer.prefixlen
 
 
@@ -88,7 +90,7 @@ def network_of(ip: IPAddress) -> IPNetwork:
     return IPv4Network(ip) if ip.version == 4 else IPv6Network(ip)
 
 
-def _metadata_within(cidr: IPNetwork) -> set[IPNetwork]:
+def _metadatawithin(cidr: IPNetwork) -> set[IPNetwork]:
     if isinstance(cidr, IPv4Network) and cidr != LINK_LOCAL_V4 and LINK_LOCAL_V4.subnet_of(cidr):
         return {LINK_LOCAL_V4}
     return {
