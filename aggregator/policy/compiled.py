@@ -18,7 +18,7 @@ from aggregator.model.endpoint import Endpoint, PodEndpoint
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Verdict
 from aggregator.policy.compiled_ends import Ends
-from aggregator.policy.compiled_rules import Rules, Say, Sight, names_used
+from aggregator.policy.compiled_rules import Prepared, Rules, Say, Sight
 from aggregator.policy.compiled_tables import PORTS, PROTOCOLS, Bitmaps, Codes, PortAxis, PortClass
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
@@ -27,7 +27,8 @@ DENIED, ALLOWED, UNKNOWN = 0, 1, 2
 VERDICTS = (Verdict.DENIED, Verdict.ALLOWED, Verdict.UNKNOWN)  # by code
 _CHUNK = 1 << 15  # what fits a core's cache beside the bitmaps
 Indexes = NDArray[np.integer[Any]]
-_ClassKey = tuple[tuple[int, ...], frozenset[tuple[str, Protocol, int]]]
+PortNames = frozenset[tuple[str, Protocol, int]]
+_ClassKey = tuple[tuple[int, ...], PortNames]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,6 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    policy: Policy
-    subjects: Mapping[Direction, int]
-    cuts: Mapping[Direction, frozenset[tuple[Protocol, int]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Shared:
     """What all versions of the compiled policies have in common."""
 
@@ -65,7 +59,7 @@ class CompiledPolicies:
     """Verdicts in bulk. `ends` gives each endpoint its number: pods first, in the snapshot's order."""
 
     def __init__(
-        self, *, shared: _Shared, entries: Mapping[int, _Entry], axis: PortAxis, egress: _Side, ingress: _Side
+        self, *, shared: _Shared, entries: Mapping[int, Prepared], axis: PortAxis, egress: _Side, ingress: _Side
     ) -> None:
         self.ends = shared.ends
         self._shared = shared
@@ -139,21 +133,25 @@ class CompiledPolicies:
         return self._exempted(allowed, unknown, src, dst)
 
     def _exempted(self, allowed: Codes, possible: Codes | None, src: Indexes, dst: Indexes) -> Codes:
-        """NP-30, NP-31, asked only where the tables do not allow anyway."""
-        codes = allowed if possible is None else np.where(possible == 0, DENIED, np.where(allowed, ALLOWED, UNKNOWN))
-        doubtful = np.flatnonzero(codes != ALLOWED)
-        one, two, ends = src[doubtful], dst[doubtful], self.ends
-        own_node = (ends.node_of[one] == ends.node_of[two]) & (ends.node_of[one] >= 0)
-        own_node &= ends.is_node[one] != ends.is_node[two]
-        exempt = own_node | (ends.same_pod[one] == ends.same_pod[two])
-        codes[doubtful[exempt]] = ALLOWED
-        return codes.astype(np.uint8, copy=False)
+        """NP-30, NP-31: a pod and itself, a pod and its own node."""
+        codes = allowed
+        if possible is not None:
+            codes = np.left_shift(possible, 1)  # not denied for certain: UNKNOWN, unless
+            codes[allowed != 0] = ALLOWED
+        ends = self.ends
+        same = ends.same_pod[src] == ends.same_pod[dst] if ends.has_several_addresses else src == dst
+        codes[same] = ALLOWED
+        if ends.nodes:
+            mixed = np.flatnonzero(ends.is_node[src] != ends.is_node[dst])
+            at = ends.node_of[src[mixed]]
+            codes[mixed[(at == ends.node_of[dst[mixed]]) & (at >= 0)]] = ALLOWED
+        return codes
 
     # ---- changing ----
 
     def with_policy(self, policy: Policy) -> "CompiledPolicies":
         """The same with `policy` added, or in place of the one of its kind and name."""
-        entry = _entry(policy, self._shared.rules)
+        entry = self._shared.rules.prepared(policy)
         return self._changed({max(self._entries, default=-1) + 1: entry}, self._ids_of(policy))
 
     def without_policy(self, policy: Policy) -> "CompiledPolicies":
@@ -164,7 +162,7 @@ class CompiledPolicies:
         name = (type(policy), str(policy))
         return frozenset(i for i, e in self._entries.items() if (type(e.policy), str(e.policy)) == name)
 
-    def _changed(self, added: Mapping[int, _Entry], removed: frozenset[int]) -> "CompiledPolicies":
+    def _changed(self, added: Mapping[int, Prepared], removed: frozenset[int]) -> "CompiledPolicies":
         entries = {i: e for i, e in self._entries.items() if i not in removed} | dict(added)
         axis = self._axis
         cuts = axis.cuts.union(*(entry.cuts[d] for entry in added.values() for d in Direction))
@@ -224,20 +222,12 @@ def compile_policies(
             )
         )
     empty = CompiledPolicies(shared=shared, entries={}, axis=axis, egress=sides[0], ingress=sides[1])
-    entries = {number: _entry(policy, rules) for number, policy in enumerate(policies)}
+    entries = {number: rules.prepared(policy) for number, policy in enumerate(policies)}
     return empty._changed(entries, frozenset())  # noqa: SLF001 - the one way in which tables change
 
 
-def _entry(policy: Policy, rules: Rules) -> _Entry:
-    return _Entry(
-        policy=policy,
-        subjects={direction: rules.subjects(policy, direction) for direction in Direction},
-        cuts={direction: rules.cuts(policy, direction) for direction in Direction},
-    )
-
-
 def _recompiled(
-    side: _Side, touched: Sequence[_Entry], entries: Mapping[int, _Entry], axis: PortAxis, shared: _Shared
+    side: _Side, touched: Sequence[Prepared], entries: Mapping[int, Prepared], axis: PortAxis, shared: _Shared
 ) -> _Side:
     """The side with the subjects of the touched policies sorted into classes again; classes there already are kept."""
     affected = 0
@@ -277,28 +267,29 @@ def numbers_in(bits: int, ends: int) -> list[int]:
     return np.flatnonzero(np.unpackbits(raw, bitorder="little")).tolist()
 
 
-def _names(entries: Sequence[_Entry], direction: Direction, subject: Endpoint) -> frozenset[tuple[str, Protocol, int]]:
+def _names(
+    entries: Sequence[Prepared], direction: Direction, subject: Endpoint
+) -> frozenset[tuple[str, Protocol, int]]:
     """The container ports of the subject that a rule speaks of by name; going out, the far end's count instead."""
-    used: frozenset[str] = frozenset().union(*(names_used(entry.policy, direction) for entry in entries))
+    used: frozenset[str] = frozenset().union(*(entry.names[direction] for entry in entries))
     if direction is Direction.EGRESS or not used or not isinstance(subject, PodEndpoint):
         return frozenset()
     return frozenset((p.name, p.protocol, p.port) for p in subject.pod.ports if p.name in used)
 
 
 def _class_row(
-    entries: Sequence[_Entry],
+    entries: Sequence[Prepared],
     direction: Direction,
-    names: frozenset[tuple[str, Protocol, int]],
+    names: PortNames,
     axis: PortAxis,
     shared: _Shared,
 ) -> NDArray[np.int64]:
     """The offsets of one class for every port class, computed once for each stretch of ports that it tells apart."""
     row = np.empty(len(axis.classes), dtype=np.int64)
-    policies = [entry.policy for entry in entries]
     cuts: frozenset[tuple[Protocol, int]] = frozenset().union(*(entry.cuts[direction] for entry in entries))
     bounds = sorted(axis.first_of[start] for start in {(protocol, 0) for protocol in Protocol} | cuts)
     for first, after in zip(bounds, [*bounds[1:], len(axis.classes)], strict=True):
         port_class = axis.classes[first]
         sight = Sight(direction=direction, protocol=port_class.protocol, port=port_class.first, names=names)
-        row[first:after] = shared.bitmaps.row(shared.rules.say(policies, sight))
+        row[first:after] = shared.bitmaps.row(shared.rules.say(entries, sight))
     return row

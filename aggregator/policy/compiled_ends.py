@@ -113,6 +113,7 @@ class Ends:
                 ends.append(end)
         self.all = tuple(ends)
         self.everyone = (1 << len(ends)) - 1
+        self.has_several_addresses = len(further) > 0
         self._cluster = cluster
         self._classify()
         self._addresses = _AddressColumns([end.ip for end in ends])

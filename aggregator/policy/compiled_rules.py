@@ -4,8 +4,9 @@ Enters: policies of every kind and a Profile. Leaves: for a list of policies and
 allowed and those that may be denied; an end in both is UNKNOWN. Shares no code with `evaluate`.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import assert_never
 
@@ -49,6 +50,18 @@ class Sight:
     names: frozenset[tuple[str, Protocol, int]] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A policy with what is asked of it again and again. `granted` remembers answers, one for each stretch of ports."""
+
+    policy: Policy
+    subjects: Mapping[Direction, int]
+    cuts: Mapping[Direction, frozenset[tuple[Protocol, int]]]
+    starts: Mapping[tuple[Direction, Protocol], Sequence[int]]
+    names: Mapping[Direction, frozenset[str]]
+    granted: dict[Sight, Bits]
+
+
 class Rules:
     """Policies' peers and ports over one universe of ends; peers are looked up once."""
 
@@ -56,6 +69,21 @@ class Rules:
         self._ends = ends
         self._profile = profile
         self._peers: dict[tuple[str, PolicyPeer], Bits] = {}
+
+    def prepared(self, policy: Policy) -> Prepared:
+        cuts = {direction: self.cuts(policy, direction) for direction in Direction}
+        return Prepared(
+            policy=policy,
+            subjects={direction: self.subjects(policy, direction) for direction in Direction},
+            cuts=cuts,
+            starts={
+                (direction, protocol): (0, *sorted(port for of, port in cuts[direction] if of is protocol))
+                for direction in Direction
+                for protocol in Protocol
+            },
+            names={direction: names_used(policy, direction) for direction in Direction},
+            granted={},
+        )
 
     # ---- subjects ----
 
@@ -84,24 +112,36 @@ class Rules:
 
     # ---- what a list of policies says ----
 
-    def say(self, policies: Sequence[Policy], sight: Sight) -> Say:
+    def say(self, chosen: Sequence[Prepared], sight: Sight) -> Say:
         """NP-61: the admin tier, then NetworkPolicies (final where there are any), then the baseline tier."""
         everyone = self._ends.everyone
+        policies = [prepared.policy for prepared in chosen]
         if any(isinstance(policy, ForeignPolicy) for policy in policies):
             return Say(everyone, everyone)
         admin = [policy for policy in policies if isinstance(policy, AdminPolicy)]
-        native = [policy for policy in policies if isinstance(policy, NetworkPolicy)]
-        if native:
+        if len(admin) < len(policies):
             granted = Bits()
-            for policy in native:
-                granted |= self._granted(policy, sight)
+            for prepared in chosen:
+                granted |= self._granted(prepared, sight)
             below = Say(granted.sure | granted.maybe, everyone & ~granted.sure)
         else:
             baseline = [policy for policy in admin if policy.tier is Tier.BASELINE]
             below = self._tier(baseline, sight, Say(everyone, 0))
         return self._tier([policy for policy in admin if policy.tier is Tier.ADMIN], sight, below)
 
-    def _granted(self, policy: NetworkPolicy, sight: Sight) -> Bits:
+    def _granted(self, prepared: Prepared, sight: Sight) -> Bits:
+        """What a NetworkPolicy's rules let through: the same for every port up to its next cut."""
+        if not isinstance(prepared.policy, NetworkPolicy):
+            return Bits()
+        starts = prepared.starts[sight.direction, sight.protocol]
+        names = sight.names if prepared.names[sight.direction] else frozenset()
+        stretch = replace(sight, port=starts[bisect_right(starts, sight.port) - 1], names=names)
+        found = prepared.granted.get(stretch)
+        if found is None:
+            found = prepared.granted[stretch] = self._let_through(prepared.policy, stretch)
+        return found
+
+    def _let_through(self, policy: NetworkPolicy, sight: Sight) -> Bits:
         found = Bits()
         for rule in policy.rules(sight.direction):
             peers = Bits(self._ends.everyone) if not rule.peers else Bits()
