@@ -1,14 +1,11 @@
-"""What a scenario's flows are as links, and what its options are as Settings.
+"""What a scenario's options ask for, as Settings.
 
-Enters: a Scenario. Leaves: ObservedLinks, resolved by address and time as the aggregator resolves what agents send, and
-Settings. Invariant: an address is named only by who had it at that time; nothing reads a flow's notes about the truth.
+Enters: a Scenario. Leaves: Settings.
 """
 
 from aggregator.cluster.scenario import Scenario
-from aggregator.model.link import ObservedLink
 from aggregator.model.protocol import Direction
 from aggregator.model.settings import Settings
-from aggregator.services.offline_flows import resolve_flows
 
 _DIRECTIONS = {
     "ingress+egress": frozenset(Direction),
@@ -31,8 +28,3 @@ def settings_of(scenario: Scenario, *, include_external: bool = False) -> Settin
         close_unseen=directions if named else directions & {Direction.INGRESS},
         include_external=include_external,
     )
-
-
-def links_of(scenario: Scenario) -> tuple[ObservedLink, ...]:
-    """The page's flows as links, each once, in their one order."""
-    return resolve_flows(scenario).links

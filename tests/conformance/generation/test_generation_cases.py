@@ -1,7 +1,7 @@
 """30 generation cases: flows in, properties out. Source: the project's own case collection (pitfalls C01 to C30).
 
-Every policy is judged as rendered and parsed back, by the plain evaluator. In these cases a person has said yes to every
-outside address seen.
+Every policy is judged as rendered and parsed back, by the plain evaluator. In these cases a person has said yes to
+every outside address seen.
 """
 
 import json
@@ -22,13 +22,14 @@ from aggregator.policy.evaluate import evaluate
 from aggregator.policy.generate import generate
 from aggregator.policy.parse import parse_policy
 from aggregator.policy.render import render
-from aggregator.services.offline import links_of, settings_of
+from aggregator.services.offline import settings_of
+from aggregator.services.offline_flows import resolve_flows
 
 CASES = load_scenarios(Path(__file__).with_name("cases.json"))
 
 
 def proposed(case: Scenario) -> Generation:
-    return generate(links_of(case), Decisions(), case.cluster, settings_of(case, include_external=True))
+    return generate(resolve_flows(case).links, Decisions(), case.cluster, settings_of(case, include_external=True))
 
 
 def parsed_back(generation: Generation) -> list[NetworkPolicy]:
