@@ -90,6 +90,10 @@ class CgroupPaths:
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def hierarchy_root(self) -> Path:
+        return self._hierarchy.root
+
     def known(self, cgroup_id: int) -> str | None:
         return self._paths.get(cgroup_id)
 

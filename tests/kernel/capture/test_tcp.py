@@ -1,0 +1,217 @@
+"""TCP as a kernel counts it: direction by state, outcomes told apart, payload bytes, every connection once."""
+
+import contextlib
+import os
+import select
+import socket
+import struct
+from dataclasses import replace
+
+import pytest
+
+from agent.errors import SelfTestError
+from agent.kernel import selftest
+from agent.kernel.maps import Drained
+from tests.kernel.rig import Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
+
+PRIME = 23
+
+
+@pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
+def test_each_connection_is_counted_once_at_both_ends(
+    rig: Rig, network: Network, client: Pod, server: Pod, *, v6: bool
+) -> None:
+    address = (network.server_v6 if v6 else network.server_address, 8081)
+    peer = network.client_v6 if v6 else network.client_address
+    listening = server.start("backend", tcp_server(address, connections=PRIME, answer=b"r" * 5000))
+    client.run("caller", tcp_client(address, connections=PRIME, request=b"q" * 100))
+    listening.wait()
+
+    def enough(rows: list[Row]) -> bool:
+        return total(rows)[1] >= PRIME * 5100
+
+    rows = rig.rows_until(enough, client, server)
+    egress = {"pod": "client", "direction": "EGRESS", "remote": address[0], "port": 8081}
+    ingress = {"pod": "server", "direction": "INGRESS", "remote": peer, "port": 8081}
+    assert total(rows, **egress) == (PRIME, PRIME * 100, PRIME * 5000)
+    assert total(rows, **ingress) == (PRIME, PRIME * 5000, PRIME * 100)
+    assert {(row.pod, row.process) for row in rows} == {("client", "caller"), ("server", "backend")}
+    assert {row.outcome for row in rows} == {"ESTABLISHED"}
+    assert {row.confidence for row in rows} == {"HIGH"}
+    assert all(row.duration_us for row in rows)
+
+
+def test_v4_mapped_connection_is_ipv4_and_counted_once(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    listening = server.start("dual", tcp_server(("::", 8082), connections=3))
+    client.run("mapped", tcp_client((f"::ffff:{network.server_address}", 8082), connections=3))
+    listening.wait()
+    rows = rig.rows(client, server)
+    assert total(rows, pod="client", direction="EGRESS", remote=network.server_address, port=8082)[0] == 3
+    assert total(rows, pod="server", direction="INGRESS", remote=network.client_address, port=8082)[0] == 3
+
+
+def test_service_address_is_seen_by_the_client_and_the_target_port_by_the_server(
+    rig: Rig, network: Network, client: Pod, server: Pod
+) -> None:
+    listening = server.start("backend", tcp_server(("0.0.0.0", 8080), connections=1))
+    client.run("viavip", tcp_client((network.service_address, 80)))
+    listening.wait()
+    rows = rig.rows(client, server)
+    assert total(rows, pod="client", direction="EGRESS", remote=network.service_address, port=80)[0] == 1
+    assert total(rows, pod="server", direction="INGRESS", remote=network.client_address, port=8080)[0] == 1
+
+
+def attempt(address: tuple[str, int], timeout_seconds: float) -> None:
+    with socket.socket() as caller, contextlib.suppress(OSError):
+        caller.settimeout(timeout_seconds)
+        caller.connect(address)
+
+
+@pytest.mark.parametrize(
+    ("port", "address", "timeout_seconds", "outcome", "errnos"),
+    [
+        pytest.param(9999, Network.server_address, 10, "REFUSED", {111}, id="nobody listens"),
+        pytest.param(7003, Network.server_address, 10, "REFUSED", {111}, id="rejected by a reset"),
+        pytest.param(7002, Network.server_address, 10, "UNREACHABLE", {101, 113, 13}, id="rejected by ICMP"),
+        pytest.param(80, "10.251.77.1", 10, "UNREACHABLE", {101, 113}, id="no route beyond the router"),
+        pytest.param(7001, Network.server_address, 0.3, "ABORTED", {4095}, id="dropped, the application gives up"),
+        pytest.param(7001, Network.server_address, 30, "TIMED_OUT", {110}, id="dropped, the kernel gives up"),
+    ],
+)
+def test_failed_attempts_are_told_apart(
+    rig: Rig,
+    network: Network,
+    client: Pod,
+    port: int,
+    address: str,
+    timeout_seconds: float,
+    outcome: str,
+    errnos: set[int],
+) -> None:
+    network.client.sh("sysctl -qw net.ipv4.tcp_syn_retries=1")  # 3 s instead of two minutes
+    client.run("hopeful", lambda: attempt((address, port), timeout_seconds))
+    rows = [row for row in rig.rows_until(bool, client) if row.port == port]
+    assert [(row.outcome, row.direction, row.remote, row.count) for row in rows] == [(outcome, "EGRESS", address, 1)]
+    assert rows[0].errno in errnos
+    assert rows[0].process == "hopeful"
+    assert rows[0].duration_us
+
+
+def test_a_failed_attempt_is_no_established_flow(rig: Rig, network: Network, client: Pod) -> None:
+    client.run("refused", lambda: attempt((network.server_address, 9998), 5))
+    assert [row.outcome for row in rig.rows(client)] == ["REFUSED"]
+
+
+def test_forty_blocked_acceptors_lose_no_connection(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    """The default kretprobe on inet_csk_accept counted 10 of 40."""
+    acceptors, rounds = 40, 2
+
+    def serve(ready: Ready) -> None:
+        listener = socket.create_server((network.server_address, 8090), backlog=64)
+        children = []
+        for _ in range(acceptors):
+            pid = os.fork()
+            if pid == 0:
+                for _ in range(rounds):
+                    connection, _peer = listener.accept()
+                    connection.sendall(b"x")
+                    connection.close()
+                os._exit(0)
+            children.append(pid)
+        ready()
+        for pid in children:
+            os.waitpid(pid, 0)
+
+    listening = server.start("prefork", serve)
+
+    def call() -> None:
+        for _ in range(rounds):
+            callers = [socket.create_connection((network.server_address, 8090), timeout=20) for _ in range(acceptors)]
+            for caller in callers:
+                assert caller.recv(1) == b"x"
+                caller.close()
+
+    client.run("caller", call)
+    listening.wait()
+    rows = rig.rows(client, server)
+    assert total(rows, pod="server", direction="INGRESS", port=8090)[0] == acceptors * rounds
+    assert total(rows, pod="client", direction="EGRESS", port=8090)[0] == acceptors * rounds
+
+
+def test_inherited_listener_keeps_its_pod_when_the_accept_is_elsewhere(
+    rig: Rig, network: Network, client: Pod, server: Pod
+) -> None:
+    """A connection that nobody ever accepts is still the listener's."""
+
+    def serve(ready: Ready) -> None:
+        listener = socket.create_server((network.server_address, 8091))
+        ready()
+        select.select([listener], [], [], 20)
+
+    listening = server.start("lazy", serve)
+    client.run("caller", lambda: socket.create_connection((network.server_address, 8091), timeout=20).close())
+    listening.wait()
+    rows = rig.rows(server)
+    assert [(row.process, row.count) for row in rows if row.port == 8091][:1] == [("lazy", 1)]
+
+
+def test_reset_connection_counts_its_bytes_without_a_fin(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    def serve(ready: Ready) -> None:
+        listener = socket.create_server((network.server_address, 8092))
+        ready()
+        connection, _peer = listener.accept()
+        assert connection.recv(10, socket.MSG_WAITALL) == b"0123456789"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()  # a reset, no FIN
+
+    listening = server.start("rude", serve)
+
+    def call() -> None:
+        with socket.create_connection((network.server_address, 8092), timeout=20) as caller:
+            caller.sendall(b"0123456789")
+            with contextlib.suppress(ConnectionResetError):
+                caller.recv(1)
+
+    client.run("caller", call)
+    listening.wait()
+    rows = rig.rows_until(
+        lambda rows: total(rows, pod="client")[1] > 0 and total(rows, pod="server")[2] > 0, client, server
+    )
+    assert total(rows, pod="client", port=8092) == (1, 10, 0)
+    assert total(rows, pod="server", port=8092) == (1, 0, 10)
+
+
+def test_thread_names_do_not_become_process_names(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    listening = server.start("backend", tcp_server((network.server_address, 8093), connections=1))
+
+    def call() -> None:
+        import ctypes
+        import threading
+
+        def in_thread() -> None:
+            ctypes.CDLL(None).prctl(15, b"worker-7", 0, 0, 0)
+            tcp_client((network.server_address, 8093))()
+
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join()
+
+    client.run("leader", call)
+    listening.wait()
+    assert {row.process for row in rig.rows(client) if row.port == 8093} == {"leader"}
+
+
+def test_self_test_refuses_a_kernel_that_counts_wrongly(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets that are off by a few bytes read as silence or garbage: no other error would tell."""
+
+    class Deaf:
+        backend = rig.node.capture.backend
+
+        @staticmethod
+        def swap_and_drain() -> Drained:
+            drained = rig.node.capture.swap_and_drain()
+            return replace(drained, keys=drained.keys[:0], stats=drained.stats[:0])
+
+    monkeypatch.setattr(selftest, "_PATIENCE_SECONDS", 0.0)
+    with pytest.raises(SelfTestError, match="was not seen: TCP EGRESS"):
+        selftest.self_test(Deaf())  # type: ignore[arg-type]
