@@ -6,10 +6,12 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 export PYTHONDONTWRITEBYTECODE := 1
 
-OWNER := $(shell stat -c %U .)
-ME := $(shell id -un)
-AS_ROOT := $(if $(filter root,$(ME)),,sudo --preserve-env=PYTHONDONTWRITEBYTECODE,CI)
-AS_OWNER := $(if $(and $(filter root,$(ME)),$(filter-out root,$(OWNER))),runuser -u $(OWNER) --,)
+OWNER := $(shell stat -c %u .)
+OWNER_GROUP := $(shell stat -c %g .)
+OWNER_HOME := $(or $(shell getent passwd $(OWNER) | cut -d: -f6),$(CURDIR)/build)
+ME := $(shell id -u)
+AS_ROOT := $(if $(filter 0,$(ME)),,sudo --preserve-env=PYTHONDONTWRITEBYTECODE,CI)
+AS_OWNER := $(if $(filter 0,$(ME)),$(if $(filter-out 0,$(OWNER)),setpriv --reuid=$(OWNER) --regid=$(OWNER_GROUP) --clear-groups env HOME=$(OWNER_HOME)))
 # Debian's own python3 is the one that sees python3-bpfcc; the python3 on PATH may be another.
 DEBIAN_PYTHON := /usr/bin/python3
 PY := .venv/bin/python
