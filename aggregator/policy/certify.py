@@ -6,8 +6,9 @@ parsed-back YAML is judged, for the proposals alone and together with the applie
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy, Policy
 from aggregator.model.certificate import Breach, Certificate, OpenedPair, Setting
@@ -27,8 +28,10 @@ from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
 from aggregator.policy.readback import read_back
 from aggregator.policy.render import render
+from aggregator.policy.second import compiled_verdicts
 
 CERTIFICATE_BROKEN = "certificate-broken"
+EVALUATORS = ("plain", "compiled")
 # A second evaluator, sharing no code with the first: the verdicts of many connections at once.
 SecondEvaluator = Callable[[Sequence[Policy], ClusterSnapshot, Profile, Sequence[Connection]], Sequence[Verdict]]
 
@@ -41,14 +44,14 @@ def certify(
     profile: Profile = GENERIC,
     second: SecondEvaluator | None = None,
 ) -> Generation:
-    """The proposals that can be proved, each with its proof; the rest as findings."""
+    """The proposals that can be proved, each with its proof; the rest as findings. `second` None = the compiled one."""
     remaining = _remaining(generation, cluster, decisions or Decisions())
     proposals = generation.proposals
     findings = list(generation.findings)
     while True:
         text = render((*(p for proposal in proposals for p in proposal.policies), *generation.default_denies))
-        proof = _Proof(read_back(text), remaining, cluster, profile, second)
-        certified = tuple(replace(p, certificate=proof.certificate(p)) for p in proposals)
+        proof = _Proof(read_back(text), remaining, cluster, profile, second or compiled_verdicts)
+        certified = proof.certified(proposals)
         broken = [p for p in certified if p.certificate is not None and not p.certificate.holds]
         if not broken:
             break
@@ -96,7 +99,7 @@ class _Proof:
         remaining: tuple[Policy, ...],
         cluster: ClusterSnapshot,
         profile: Profile,
-        second: SecondEvaluator | None,
+        second: SecondEvaluator,
     ) -> None:
         self._cluster = cluster
         self._profile = profile
@@ -110,43 +113,58 @@ class _Proof:
             together: tuple[Policy, ...] = (*proposed, *remaining)
             self._settings.append((Setting.TOGETHER, together))
 
-    def certificate(self, proposal: Proposal) -> Certificate:
-        included = [row.observed.link for row in proposal.included]
-        denied = [row.observed.link for row in proposal.left_out if row.denied]
-        breaches: list[Breach] = []
-        undecided: list[Breach] = []
-        disagreements: list[str] = []
-        opened: dict[OpenedPair, None] = {}
-        counted = {Verdict.ALLOWED: len(included), Verdict.DENIED: len(denied)}
-        connections = 0
-        own = [self._proposed[policy.namespace, policy.name] for policy in proposal.policies]
+    def certified(self, proposals: Sequence[Proposal]) -> tuple[Proposal, ...]:
+        """Each with its Certificate. The second evaluator is asked once for all of them."""
+        drafts = [_Draft() for _ in proposals]
         for setting, policies in self._settings:
             judge = Judge(policies, self._cluster, self._profile)
-            for expected, links in ((Verdict.ALLOWED, included), (Verdict.DENIED, denied)):
-                for link in links:
-                    found = self._try(judge, setting, link, expected)
-                    if found.breach is not None:
-                        breaches.append(found.breach)
-                    elif found.undecided is not None:
-                        undecided.append(found.undecided)
-                    if setting is Setting.ALONE and not found.shows(expected):
-                        counted[expected] -= 1
-            for pair in opened_by(proposal, own, self._live, judge, self._dns):
-                opened[pair] = None
-            disagreements += self._disagreements(policies, judge)
-            connections += len(judge.asked)
-        text = render(own)
+            bounds = []
+            for proposal, draft in zip(proposals, drafts, strict=True):
+                start = len(judge.asked)
+                self._judge(proposal, draft, judge, setting)
+                bounds.append((start, len(judge.asked)))
+            others = self._second(policies, self._cluster, self._profile, [asked for asked, _ in judge.asked])
+            for draft, (start, end) in zip(drafts, bounds, strict=True):
+                draft.connections += end - start
+                for (connection, first), other in zip(judge.asked[start:end], others[start:end], strict=True):
+                    if first is not other:
+                        draft.disagreements.append(_disagreement(connection, first, other))
+        return tuple(
+            replace(proposal, certificate=self._certificate(proposal, draft))
+            for proposal, draft in zip(proposals, drafts, strict=True)
+        )
+
+    def _own(self, proposal: Proposal) -> list[NetworkPolicy]:
+        """The proposal's policies as they were read back."""
+        return [self._proposed[policy.namespace, policy.name] for policy in proposal.policies]
+
+    def _judge(self, proposal: Proposal, draft: "_Draft", judge: Judge, setting: Setting) -> None:
+        included = [row.observed.link for row in proposal.included]
+        denied = [row.observed.link for row in proposal.left_out if row.denied]
+        for expected, links in ((Verdict.ALLOWED, included), (Verdict.DENIED, denied)):
+            for link in links:
+                found = self._try(judge, setting, link, expected)
+                if found.breach is not None:
+                    draft.breaches.append(found.breach)
+                elif found.undecided is not None:
+                    draft.undecided.append(found.undecided)
+                if setting is Setting.ALONE and found.shows(expected):
+                    draft.shown[expected] += 1
+        for pair in opened_by(proposal, self._own(proposal), self._live, judge, self._dns):
+            draft.opened[pair] = None
+
+    def _certificate(self, proposal: Proposal, draft: "_Draft") -> Certificate:
         return Certificate(
             profile=self._profile.name,
-            digest=hashlib.sha256(text.encode()).hexdigest(),
-            included=counted[Verdict.ALLOWED],
-            denied=counted[Verdict.DENIED],
-            undecided=tuple(undecided),
-            breaches=tuple(breaches),
-            opened=tuple(opened),
-            evaluators=("plain",) if self._second is None else ("plain", "compiled"),
-            connections=connections,
-            disagreements=tuple(disagreements),
+            digest=hashlib.sha256(render(self._own(proposal)).encode()).hexdigest(),
+            included=draft.shown[Verdict.ALLOWED],
+            denied=draft.shown[Verdict.DENIED],
+            undecided=tuple(draft.undecided),
+            breaches=tuple(draft.breaches),
+            opened=tuple(draft.opened),
+            evaluators=EVALUATORS,
+            connections=draft.connections,
+            disagreements=tuple(draft.disagreements),
         )
 
     def _try(self, judge: Judge, setting: Setting, link: Link, expected: Verdict) -> _Try:
@@ -177,18 +195,24 @@ class _Proof:
                     undecided = undecided or breach
         return _Try(judged, exempt, None, undecided)
 
-    def _disagreements(self, policies: Sequence[Policy], judge: Judge) -> list[str]:
-        """Where the second evaluator says something else than the first."""
-        if self._second is None:
-            return []
-        asked = [connection for connection, _ in judge.asked]
-        said = self._second(policies, self._cluster, self._profile, asked)
-        return [
-            f"{example(connection)} {connection.protocol}/{connection.port}: plain says {first.value}, "
-            f"compiled says {other.value}"
-            for (connection, first), other in zip(judge.asked, said, strict=True)
-            if first is not other
-        ]
+
+@dataclass(slots=True)
+class _Draft:
+    """What is known of one proposal while it is proved."""
+
+    breaches: list[Breach] = field(default_factory=list)
+    undecided: list[Breach] = field(default_factory=list)
+    opened: dict[OpenedPair, None] = field(default_factory=dict)
+    shown: Counter[Verdict] = field(default_factory=Counter)
+    disagreements: list[str] = field(default_factory=list)
+    connections: int = 0
+
+
+def _disagreement(connection: Connection, first: Verdict, other: Verdict) -> str:
+    return (
+        f"{example(connection)} {connection.protocol}/{connection.port}: plain says {first.value}, "
+        f"compiled says {other.value}"
+    )
 
 
 def _broken(proposal: Proposal) -> Finding:
