@@ -1,0 +1,121 @@
+"""Namespaces, workloads, tables, agents: what there is and what was seen."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from aggregator.api import examples
+from aggregator.api.asking import (
+    CallerDep,
+    DirectionDep,
+    NamespacePath,
+    RefDep,
+    ReviewDep,
+    SpanQuery,
+    WantedLinks,
+    WantedRows,
+)
+from aggregator.api.problems import Responses, documented
+from aggregator.api.tabular import links_as_csv
+from aggregator.services.paging import Page, page_of_links, page_of_namespaces, page_of_workloads
+from aggregator.services.spans import ALL
+from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+
+routes = APIRouter()
+
+FormatQuery = Annotated[Literal["json", "csv"], Query(description="CSV has every row, not one page")]
+CSV = "text/csv"
+_REFUSALS = documented(401, 403, 404, 422, 429, 503)
+_TABLE: Responses = {
+    200: {
+        "content": {
+            **examples.LINKS["content"],
+            CSV: {"schema": {"type": "string"}, "example": examples.CSV},
+        }
+    }
+}
+
+
+@routes.get(
+    "/namespaces",
+    tags=["review"],
+    summary="The namespaces that the caller may see",
+    responses={**documented(401, 422, 429, 503), 200: examples.NAMESPACES},
+)
+def namespaces(review: ReviewDep, caller: CallerDep, wanted: WantedRows) -> Page[NamespaceRow]:
+    return page_of_namespaces(review.namespaces(caller), wanted)
+
+
+@routes.get(
+    "/workloads",
+    tags=["review"],
+    summary="Workloads, also those with no recorded communication",
+    responses={**_REFUSALS, 200: examples.WORKLOADS},
+)
+def workloads(
+    review: ReviewDep,
+    caller: CallerDep,
+    wanted: WantedRows,
+    namespace: Annotated[str, Query(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")] = "",
+    span: SpanQuery = ALL,
+) -> Page[WorkloadRow]:
+    return page_of_workloads(review.workloads(caller, namespace, span), wanted)
+
+
+@routes.get(
+    "/workloads/{namespace}/{kind}/{name}/links",
+    tags=["review"],
+    summary="The INGRESS and EGRESS rows of a workload",
+    response_model=Page[LinkRow],
+    responses={**_REFUSALS, **_TABLE},
+)
+def workload_links(
+    review: ReviewDep,
+    caller: CallerDep,
+    ref: RefDep,
+    direction: DirectionDep,
+    wanted: WantedLinks,
+    span: SpanQuery = ALL,
+    format: FormatQuery = "json",  # noqa: A002  # the parameter's name is the API's
+) -> Page[LinkRow] | Response:
+    rows = review.workload_links(caller, ref, direction=direction, span=span)
+    if format == "csv":
+        return Response(links_as_csv(rows), media_type=CSV)
+    return page_of_links(rows, wanted)
+
+
+@routes.get(
+    "/namespaces/{namespace}/links",
+    tags=["review"],
+    summary="The rows of a namespace, a link inside it once",
+    response_model=Page[LinkRow],
+    responses={**_REFUSALS, **_TABLE},
+)
+def namespace_links(
+    review: ReviewDep,
+    caller: CallerDep,
+    namespace: NamespacePath,
+    direction: DirectionDep,
+    wanted: WantedLinks,
+    span: SpanQuery = ALL,
+    format: FormatQuery = "json",  # noqa: A002  # the parameter's name is the API's
+) -> Page[LinkRow] | Response:
+    rows = review.namespace_links(caller, namespace, direction=direction, span=span)
+    if format == "csv":
+        return Response(links_as_csv(rows), media_type=CSV)
+    return page_of_links(rows, wanted)
+
+
+@routes.get("/agents", tags=["agents"], summary="Every node's agent", responses=documented(401, 403, 429, 503))
+def agents(review: ReviewDep, caller: CallerDep) -> list[AgentView]:
+    return review.agents(caller)
+
+
+@routes.get(
+    "/status",
+    tags=["agents"],
+    summary="Does it work: agents, the data's age, what was lost",
+    responses=documented(401, 403, 429, 503),
+)
+def status(review: ReviewDep, caller: CallerDep) -> StatusView:
+    return review.status(caller)
