@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from agent.errors import SpoolError
@@ -286,7 +287,7 @@ class Spool:
 
     def _note_holes(self) -> None:
         """Numbers missing between and after what was found. Those before the first were acknowledged or evicted."""
-        for before, after in zip(self._order, [*self._order[1:], self._next_seq], strict=True):
+        for before, after in pairwise([*self._order, self._next_seq]):
             if after > before + 1:
                 reason = flowlink_pb2.GAP_REASON_CORRUPT if after < self._next_seq else flowlink_pb2.GAP_REASON_TORN
                 self._holes.append(_Hole(from_seq=before + 1, to_seq=after - 1, reason=reason, flow_records=0))
