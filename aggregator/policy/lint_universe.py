@@ -16,6 +16,7 @@ from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy
 from aggregator.model.protocol import Direction, Protocol
 
 _LAST_PORT = 65535
+_Outside = tuple[frozenset[IPBlock], bool, bool]
 # One address of each family that hardly any policy names (RFC 2544, RFC 3849): "somewhere outside".
 _ANYWHERE = (ip_address("198.19.255.254"), ip_address("2001:db8:ffff:ffff::fffe"))
 
@@ -102,26 +103,29 @@ class Universe:
                 key = (pod.workload, pod.labels, frozenset((p.name, p.protocol, p.port) for p in pod.ports), kept)
                 groups.setdefault(key, []).append(pod)
         classes = [PeerClass(bit=bit, pods=tuple(pods)) for bit, pods in enumerate(groups.values())]
-        outside: dict[frozenset[IPBlock], IPAddress] = {}
+        outside: dict[_Outside, IPAddress] = {}
         for address in self._outside_addresses():
-            outside.setdefault(frozenset(b for b in self._blocks if block_contains(b, address)), address)
-        self._outside = {inside: len(classes) + i for i, inside in enumerate(outside)}
-        classes += [PeerClass(bit=self._outside[inside], address=address) for inside, address in outside.items()]
+            outside.setdefault(self._outside_key(address), address)
+        self._outside = {key: len(classes) + i for i, key in enumerate(outside)}
+        classes += [PeerClass(bit=self._outside[key], address=address) for key, address in outside.items()]
         return tuple(classes)
 
     def _outside_addresses(self) -> Iterator[IPAddress]:
         """Every edge of every block, just inside and just outside of it; nodes; and somewhere else."""
-        fixed: list[IPAddress] = [ip for node in self.cluster.nodes for ip in node.addresses]
-        fixed += [ip for pod in self.cluster.pods if pod.host_network for ip in pod.ips]
-        fixed += (*_ANYWHERE, *self._also)
+        nodes: list[IPAddress] = [ip for node in self.cluster.nodes for ip in node.addresses]
+        nodes += [ip for pod in self.cluster.pods if pod.host_network for ip in pod.ips]
         edges = [e for block in self._blocks for network in (block.cidr, *block.excepts) for e in _edges(network)]
         taken = {ip for pod in self.cluster.pods if is_subject(pod) for ip in pod.ips}
-        return iter(dict.fromkeys([*fixed, *(ip for ip in edges if ip not in taken)]))
+        return iter(dict.fromkeys([*_ANYWHERE, *self._also, *(ip for ip in edges if ip not in taken), *nodes]))
+
+    def _outside_key(self, ip: IPAddress) -> "_Outside":
+        """Addresses that every policy and plug-in treats alike: those of nodes are never like the rest of the world."""
+        inside = frozenset(b for b in self._blocks if block_contains(b, ip))
+        return inside, ip in self.cluster.nodes_by_ip, ip in self._also
 
     def class_of(self, ip: IPAddress) -> int:
         """The class of an address that is no subject's: the one that the same blocks contain."""
-        inside = frozenset(b for b in self._blocks if block_contains(b, ip))
-        return self._outside[inside]
+        return self._outside[self._outside_key(ip)]
 
     @cached_property
     def everyone(self) -> int:
@@ -219,6 +223,8 @@ class Universe:
         """A class in words: its workload, or the narrowest block that its addresses are in."""
         if c.pods:
             return str(c.pods[0].workload)
+        if c.address in self.cluster.nodes_by_ip:
+            return "nodes"
         inside = [b for b in self._blocks if c.address is not None and block_contains(b, c.address)]
         if not inside:
             return f"any other IPv{c.address.version} address" if c.address is not None else ""
