@@ -17,7 +17,11 @@ from lab.settings import Address, Cidrs, Network
 NETNS_FOLDER = Path("/run/netns")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BRIDGE = "pods"
+# Left alone, a bridge takes the lowest MAC of its ports: each pod that comes or goes may change its gateway's under all.
+BRIDGE_MAC = "02:77:61:74:74:6c"
 UPLINK = "uplink"
+# Addresses come from one hand: waiting a second or two for a duplicate only loses the first packets.
+NO_DUPLICATES = {"ipv6/conf/all/accept_dad": "0", "ipv6/conf/default/accept_dad": "0"}
 # Isolated ports would have the node answer with ICMP redirects to its own bridge: off.
 FORWARDING = {
     "ipv4/ip_forward": "1",
@@ -26,6 +30,7 @@ FORWARDING = {
     "ipv4/conf/all/rp_filter": "0",
     "ipv4/conf/default/rp_filter": "0",
     "ipv6/conf/all/forwarding": "1",
+    **NO_DUPLICATES,
     # br_netfilter, where loaded, would bridge a packet to its new place right after DNAT, and isolation would drop it.
     "bridge/bridge-nf-call-iptables": "0",
     "bridge/bridge-nf-call-ip6tables": "0",
@@ -78,7 +83,7 @@ class Wires:
     def make_world(self, addresses: Sequence[Address]) -> None:
         run("ip", "netns", "add", self.world)
         _set(self.world, FORWARDING)
-        lines = ["link set lo up", "link add fabric type bridge", "link set fabric up"]
+        lines = ["link set lo up", f"link add fabric address {BRIDGE_MAC} type bridge", "link set fabric up"]
         lines += [
             f"addr add {network[1]}/{network.prefixlen} dev fabric{_nodad(network)}" for network in self.cidrs.nodes
         ]
@@ -92,7 +97,11 @@ class Wires:
             _set(netns, FORWARDING)
             # The last of the node's address names its port on the fabric: an interface name has 15 letters at most.
             port = f"node{int(node.addresses[0]) - int(self.cidrs.nodes[0][0])}"
-            lines = ["link set lo up", f"link add {BRIDGE} type bridge", f"link set {BRIDGE} up"]
+            lines = [
+                "link set lo up",
+                f"link add {BRIDGE} address {BRIDGE_MAC} type bridge mcast_snooping 0",
+                f"link set {BRIDGE} up",
+            ]
             lines += [
                 f"addr add {network[1]}/{network.prefixlen} dev {BRIDGE}{_nodad(network)}"
                 for network in node.pod_networks
@@ -117,6 +126,8 @@ class Wires:
 
     def make_pod(self, netns: str, uid: str, node: NodePlan, addresses: Sequence[Address]) -> None:
         run("ip", "netns", "add", netns)
+        if len(addresses) > 1:
+            _set(netns, NO_DUPLICATES)
         port = f"veth{uid.replace('-', '')[:10]}"
         _configure(
             self.node(node.name),

@@ -71,8 +71,14 @@ class Pod:
     nameserver: str | None
     containers: list[Container] = field(default_factory=list)
     ready: bool = False
+    checked_monotonic: float = 0.0
     finished_at: str = ""
     finished_monotonic: float = 0.0
+
+    def visible(self) -> tuple[object, ...]:
+        """Changes whenever something changes that objects, Services or DNS show of this pod."""
+        containers = tuple((c.container_id, c.exit_code) for c in self.containers)
+        return (self.manifest["metadata"]["uid"], self.ready, self.finished_at, containers)
 
     @property
     def host_network(self) -> bool:

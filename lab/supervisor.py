@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LOOP_SECONDS = 0.1
 RESTART_SECONDS = 1.0
+READINESS_SECONDS = 2.0
+STATUS_SECONDS = 0.5
 
 
 class Supervisor:
@@ -60,7 +62,9 @@ class Supervisor:
         """Of each workload with replicas: the object itself and its ReplicaSet, whose statuses count pods."""
         self.world: list[subprocess.Popen[bytes]] = []
         self.restart_at: dict[str, float] = {}
-        self.status = ""
+        self.visible: list[tuple[object, ...]] = []
+        self.settled = False
+        self.status_monotonic = 0.0
 
     # ---- once
 
@@ -90,6 +94,7 @@ class Supervisor:
                 self.schedules.append(Schedule(cron_job=stored, every_seconds=every_seconds))
             elif stored["kind"] in {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}:
                 self.owners[key] = made
+        self.proxy.sync([], self.state / "dns" / "hosts")
         # DNS first: a resolver that finds no server waits a second before it asks again.
         self.waiting.sort(key=lambda plan: not serves_dns(plan))
 
@@ -117,18 +122,29 @@ class Supervisor:
     # ---- over and over
 
     def turn(self) -> None:
-        dns_ready = all(pod.ready for pod in self.pods if serves_dns(pod.plan))
-        while self.waiting and (serves_dns(self.waiting[0]) or dns_ready):
-            self._start_pod(self.waiting.pop(0))
+        self._start_waiting()
         for pod in self.pods:
             if not pod.finished_at:
                 self._look_after(pod)
         if self.report.ready:
             for schedule in self.schedules:
                 self._keep_up(schedule, time.monotonic())
-        self.proxy.sync([pod for pod in self.pods if not pod.finished_at], self.state / "dns" / "hosts")
-        self._write_objects()
-        self._write_status()
+        visible = [pod.visible() for pod in self.pods]
+        if visible != self.visible:
+            self.visible = visible
+            self.proxy.sync([pod for pod in self.pods if not pod.finished_at], self.state / "dns" / "hosts")
+            self._write_objects()
+        now_monotonic = time.monotonic()
+        if not self.settled or now_monotonic >= self.status_monotonic + STATUS_SECONDS:
+            self.status_monotonic = now_monotonic
+            self._write_status()
+
+    def _start_waiting(self) -> None:
+        while self.waiting and serves_dns(self.waiting[0]):
+            self._start_pod(self.waiting.pop(0))
+        if all(pod.ready for pod in self.pods if serves_dns(pod.plan)):
+            while self.waiting:
+                self._start_pod(self.waiting.pop(0))
 
     def _start_pod(self, plan: PodPlan) -> Pod:
         node = self._node_for(plan)
@@ -148,19 +164,24 @@ class Supervisor:
         return min(self.nodes, key=lambda node: sum(p.node is node and not p.finished_at for p in self.pods))
 
     def _look_after(self, pod: Pod) -> None:
+        now_monotonic = time.monotonic()
         for container in pods.reap(pod):
-            self.restart_at[container.container_id] = time.monotonic() + RESTART_SECONDS
+            self.restart_at[container.container_id] = now_monotonic + RESTART_SECONDS
+            pod.ready = False
+        ended = [container for container in pod.containers if container.exit_code is not None]
         if is_job(pod.plan):
-            if all(container.exit_code is not None for container in pod.containers):
+            if len(ended) == len(pod.containers):
                 self._finish(pod)
                 return
         else:
-            for container in pod.containers:
-                if container.exit_code is not None and time.monotonic() >= self.restart_at[container.container_id]:
+            for container in ended:
+                if now_monotonic >= self.restart_at[container.container_id]:
                     del self.restart_at[container.container_id]
                     container.restarts += 1
                     pods.start_container(pod, container, self.place)
-        pod.ready = all(container.listening() for container in pod.containers)
+        if not pod.ready or now_monotonic >= pod.checked_monotonic + READINESS_SECONDS:
+            pod.ready = all(container.listening() for container in pod.containers)
+            pod.checked_monotonic = now_monotonic
 
     def _finish(self, pod: Pod) -> None:
         pod.finished_at, pod.finished_monotonic, pod.ready = timestamp(), time.monotonic(), False
@@ -197,10 +218,9 @@ class Supervisor:
 
     def _write_status(self) -> None:
         waiting = [plan.manifest["metadata"]["name"] for plan in self.waiting]
-        text = json.dumps(self.report.content(self.pods, waiting, self.schedules), indent=1) + "\n"
-        if text != self.status:
-            write_atomically(self.state / "status.json", text)
-            self.status = text
+        content = self.report.content(self.pods, waiting, self.schedules)
+        self.settled = content["settled"]
+        write_atomically(self.state / "status.json", json.dumps(content, indent=1) + "\n")
 
 
 def supervise(scenario: Scenario, name: str, state: Path) -> None:
