@@ -155,6 +155,21 @@ class PolicyRemoval:
     choice: Choice = Choice.INCLUDE
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineDecision:
+    """Freezes the baseline of a workload at these links; None lets it go on learning."""
+
+    workload: Workload
+    links: tuple[Link, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessNames:
+    """The control-plane processes whose arguments agents read CIDRs from; none = the usual ones."""
+
+    names: tuple[str, ...] = ()
+
+
 Decision = (
     LinkDecision
     | DirectionDecision
@@ -165,6 +180,8 @@ Decision = (
     | DefaultDeny
     | PortRangeConsent
     | PolicyRemoval
+    | BaselineDecision
+    | ProcessNames
 )
 
 
@@ -191,6 +208,8 @@ class Decisions:
     default_denies: tuple[tuple[str, Direction], ...] = ()
     port_ranges: tuple[PortRangeConsent, ...] = ()
     removed_policies: tuple[tuple[str, str], ...] = ()
+    frozen_baselines: tuple[tuple[Workload, tuple[Link, ...]], ...] = ()
+    process_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, decisions: Iterable[Decision]) -> "Decisions":
@@ -242,6 +261,8 @@ class _Folding:
         self.denies: dict[tuple[str, Direction], None] = {}
         self.ranges: dict[PortRangeConsent, None] = {}
         self.removed: dict[tuple[str, str], None] = {}
+        self.frozen: dict[Workload, tuple[Link, ...]] = {}
+        self.process_names: tuple[str, ...] = ()
 
     def fold(self, decisions: Iterable[Decision]) -> Decisions:
         for decision in decisions:
@@ -256,6 +277,8 @@ class _Folding:
             default_denies=tuple(self.denies),
             port_ranges=tuple(self.ranges),
             removed_policies=tuple(self.removed),
+            frozen_baselines=tuple(self.frozen.items()),
+            process_names=self.process_names,
         )
 
     def _take(self, decision: Decision) -> None:
@@ -285,11 +308,15 @@ class _Folding:
                 _put(self.ranges, included, decision.choice is Choice.INCLUDE or None)
             case PolicyRemoval(namespace=namespace, name=name, choice=choice):
                 _put(self.removed, (namespace, name), choice is Choice.INCLUDE or None)
+            case BaselineDecision(workload=workload, links=links):
+                _put(self.frozen, workload, links)
+            case ProcessNames(names=names):
+                self.process_names = names
             case _:
                 assert_never(decision)
 
 
-def _put(mapping: dict, key: object, value: object) -> None:  # type: ignore[type-arg]  # one body for eight mappings
+def _put(mapping: dict, key: object, value: object) -> None:  # type: ignore[type-arg]  # one body for many mappings
     """Set, or remove when there is no value; a changed decision moves to the end."""
     mapping.pop(key, None)
     if value is not None:

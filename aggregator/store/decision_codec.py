@@ -13,6 +13,7 @@ from aggregator.model.address import IPNetwork
 from aggregator.model.decision import (
     Alias,
     AliasDecision,
+    BaselineDecision,
     Choice,
     ClusterCIDRs,
     Decision,
@@ -24,6 +25,7 @@ from aggregator.model.decision import (
     LinkDecision,
     PolicyRemoval,
     PortRangeConsent,
+    ProcessNames,
     TypedCIDR,
     TypedCIDRDecision,
 )
@@ -71,6 +73,11 @@ def _encoded(decision: Decision) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911
             }
         case PolicyRemoval(namespace=namespace, name=name, choice=choice):
             return "policy-removal", {"namespace": namespace, "name": name, "choice": choice.value}
+        case BaselineDecision(workload=workload, links=links):
+            kept = None if links is None else [json.loads(link_key(link)) for link in links]
+            return "baseline", {"workload": end_key(workload), "links": kept}
+        case ProcessNames(names=names):
+            return "process-names", {"names": list(names)}
         case _:
             assert_never(decision)
 
@@ -143,6 +150,12 @@ def _decoded(body: Mapping[str, Any]) -> Decision:  # noqa: PLR0911  # one for e
             )
         case "policy-removal":
             return PolicyRemoval(namespace=body["namespace"], name=body["name"], choice=Choice(body["choice"]))
+        case "baseline":
+            links = body["links"]
+            kept = None if links is None else tuple(parse_link_key(json.dumps(link)) for link in links)
+            return BaselineDecision(workload=_workload(body["workload"]), links=kept)
+        case "process-names":
+            return ProcessNames(names=tuple(body["names"]))
         case other:
             raise ValueError(f"the decision log speaks of a decision of kind {other!r}")
 
