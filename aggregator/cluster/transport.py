@@ -113,9 +113,10 @@ class KubernetesApi:
         doing = f"{method} {path}"
         asked = urlencode({key: value for key, value in query.items() if value not in {None, ""}})
         headers = {"Accept": "application/json", "User-Agent": "wattle-aggregator"}
-        token = self._configuration.get_api_key_with_prefix("authorization")  # also reads a rotated token again
-        if token:
-            headers["Authorization"] = token
+        settings: Mapping[str, Any] = self._configuration.auth_settings()  # also reads a rotated token again
+        for setting in settings.values():
+            if setting["in"] == "header" and setting["value"]:
+                headers[setting["key"]] = setting["value"]
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
