@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.cli import check, judge, propose, review, show
+from aggregator.cli import check, export, judge, propose, rehearse, review, show
 from aggregator.errors import WattleError
 
 BAD_INPUT = 2
@@ -45,7 +45,7 @@ def _version() -> str:
     return __version__
 
 
-for _module in (propose, judge, review, check):
+for _module in (propose, judge, review, rehearse, check, export):
     _module.register(app)
 
 

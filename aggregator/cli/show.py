@@ -29,7 +29,9 @@ def data(value: object, output: Output) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, title: str = "") -> None:
     """Rows for a person; no word is ever cut, and no text is taken for markup."""
-    shown = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    if title:
+        line(title, "bold")
+    shown = Table(box=None, pad_edge=False)
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
@@ -73,6 +75,12 @@ def findings_aside(findings: Iterable[Finding]) -> None:
     for f in findings:
         way_out = f" ({f.way_out})" if f.way_out else ""
         print(f"{f.severity.value}: {f.code}: {f.subject}: {f.message}{way_out}", file=sys.stderr)
+
+
+def aside(lines: Iterable[str]) -> None:
+    """Words beside a result that goes to a file or a pipe."""
+    for text in lines:
+        print(text, file=sys.stderr)
 
 
 def error(message: str) -> None:
