@@ -21,6 +21,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--without", action="append", default=[], metavar="NAMESPACE/NAME", help="leave this workload out"
         )
+        command.add_argument(
+            "--deadline", type=float, default=lifecycle.SETTLE_SECONDS, metavar="SECONDS", help="give up settling after"
+        )
         command.add_argument("--json", action="store_true", help="say what was started as JSON")
     down = commands.add_parser("down", help="end a lab, or take away what a killed one left")
     down.add_argument("lab", metavar="FILE|NAME")
@@ -53,7 +56,11 @@ def run(arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "up":
             found = lifecycle.up(
-                arguments.file, state=arguments.state, left_out=tuple(arguments.without), name=arguments.name
+                arguments.file,
+                state=arguments.state,
+                left_out=tuple(arguments.without),
+                name=arguments.name,
+                deadline_seconds=arguments.deadline,
             )
             print(found.as_json() if arguments.json else f"lab {found.name} runs; its state is in {found.state}")
         case "supervise":

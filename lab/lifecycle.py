@@ -88,7 +88,14 @@ def locked() -> Iterator[None]:
         os.close(descriptor)
 
 
-def up(path: Path, *, state: Path | None = None, left_out: tuple[str, ...] = (), name: str | None = None) -> Up:
+def up(
+    path: Path,
+    *,
+    state: Path | None = None,
+    left_out: tuple[str, ...] = (),
+    name: str | None = None,
+    deadline_seconds: float = SETTLE_SECONDS,
+) -> Up:
     """Start a lab in the background; returns once every pod is ready and every client has finished a full round."""
     scenario = without(load(path), left_out)
     require_machine()
@@ -106,7 +113,7 @@ def up(path: Path, *, state: Path | None = None, left_out: tuple[str, ...] = (),
         prepare(name, folder)
         pid = start_supervisor(path, name, folder, left_out)
     try:
-        wait_settled(folder, pid)
+        wait_settled(folder, pid, deadline_seconds)
     except BaseException:
         with locked():
             clean(name)
@@ -159,7 +166,7 @@ def start_supervisor(path: Path, name: str, folder: Path, left_out: tuple[str, .
     return process.pid
 
 
-def wait_settled(folder: Path, pid: int, deadline_seconds: float = SETTLE_SECONDS) -> None:
+def wait_settled(folder: Path, pid: int, deadline_seconds: float) -> None:
     end = time.monotonic() + deadline_seconds
     while True:
         found = read_status(folder)
