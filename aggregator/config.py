@@ -3,6 +3,7 @@
 Every field is documented in docs/configuration.md; a test proves it. All errors are reported at once.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +46,21 @@ class Settings(BaseSettings):
     development: bool = False
     """No authentication and no TLS. Only with loopback addresses."""
 
+    kubeconfig: Path | None = None
+    """Credentials for source=kubernetes outside a cluster; unset = the pod's own ServiceAccount."""
+
+    tls_certificate_file: Path | None = None
+    """Certificate that agents see on ingest. Needed unless development."""
+
+    tls_key_file: Path | None = None
+    """Its key."""
+
+    tls_client_ca_file: Path | None = None
+    """Authority of the agents' certificates: with it, agents are known by mutual TLS."""
+
+    agent_token_file: Path | None = None
+    """SHA-256 of agents' tokens, one `DIGEST CLUSTER AGENT` a line: agents are known by bearer token."""
+
     profile: str = "generic"
     """CNI profile that verdicts and certificates are made under."""
 
@@ -56,7 +72,9 @@ class Settings(BaseSettings):
         problems = []
         if self.source == "manifests" and self.manifests is None:
             problems.append("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS, the directory of manifests")
-        if self.development:
+        if not self.development:
+            problems.extend(self._without_development())
+        else:
             for name, listen in (("HTTP", self.http_listen), ("INGEST", self.ingest_listen)):
                 if not is_loopback(listen):
                     problems.append(
@@ -66,6 +84,18 @@ class Settings(BaseSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _without_development(self) -> Iterator[str]:
+        if self.tls_certificate_file is None or self.tls_key_file is None:
+            yield (
+                "ingest needs WATTLE_TLS_CERTIFICATE_FILE and WATTLE_TLS_KEY_FILE; "
+                "on loopback, for trying out, WATTLE_DEVELOPMENT=true does without"
+            )
+        elif (self.tls_client_ca_file is None) == (self.agent_token_file is None):
+            yield (
+                "agents are known either by WATTLE_TLS_CLIENT_CA_FILE (mutual TLS) or by WATTLE_AGENT_TOKEN_FILE: "
+                "set one of the two"
+            )
 
 
 def settings_from_environment() -> Settings:

@@ -15,6 +15,7 @@ from rich.table import Table
 def show_links(console: Console, selected: str, rows: list[dict[str, Any]]) -> None:
     """The ingress and the egress table of the selected workload."""
     console.print(f"\n[bold]{selected}[/bold]: who talks to it, and whom it talks to")
+    home = selected.split("/")[0]
     for direction, heading in (("Ingress", "from"), ("Egress", "to")):
         table = Table(title=direction, title_justify="left", title_style="bold", header_style="dim", expand=True)
         table.add_column(heading, ratio=4)
@@ -29,7 +30,7 @@ def show_links(console: Console, selected: str, rows: list[dict[str, Any]]) -> N
                 _peer(row["peer"]),
                 f"{row['protocol']} {row['port']}",
                 ", ".join(row["processes"]),
-                ", ".join(row["services"]),
+                ", ".join(service.removeprefix(f"{home}/") for service in row["services"]),
                 "+".join(row["seen_by"]),
                 ("[green]yes[/green] " if included else "[red]no[/red]: ") + row["proposal"]["text"],
             )
@@ -49,11 +50,13 @@ def show_left_out(console: Console, proposal: dict[str, Any]) -> None:
         console.print(f"  [red]-[/red] {row['src']} -> {row['dst']} {row['protocol']} {row['port']}: {row['text']}")
     if not proposal["left_out"]:
         console.print("  nothing")
+    console.print("\n[bold]Added without being a row[/bold]")
     for row in proposal["synthesised"]:
         console.print(f"  [blue]+[/blue] {row['workload']}: {row['text']}")
+    console.print("\n[bold]Worth knowing[/bold]")
     for finding in proposal["findings"]:
-        way_out = f" {finding['way_out']}" if finding["way_out"] else ""
-        console.print(f"  [yellow]![/yellow] {finding['subject']}: {finding['message']}{way_out}")
+        way_out = f" [dim]Way out: {finding['way_out']}.[/dim]" if finding["way_out"] else ""
+        console.print(f"  [yellow]![/yellow] {finding['subject']}: {finding['message']}.{way_out}")
     certificate = proposal["certificate"]
     verdict = "[green]holds[/green]" if certificate["holds"] else "[red]does not hold[/red]"
     console.print(
@@ -69,7 +72,7 @@ def show_left_out(console: Console, proposal: dict[str, Any]) -> None:
 
 def show_where_next(console: Console, address: str, output: Path) -> None:
     """Where the rest is."""
-    console.print(f"REST API: {address} (OpenAPI at {address.rsplit('/api', 1)[0]}/docs)")
+    console.print(f"REST API: {address} (OpenAPI at {address}/openapi.json)")
     console.print(f"Files: {output}/policy.yaml, links.json, certificate.json")
 
 

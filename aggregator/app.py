@@ -1,0 +1,155 @@
+"""The composition root: database, cluster view, recorder, servers and background work, in one TaskGroup.
+
+Enters: Settings. Leaves: a running aggregator, until it is cancelled or told to stop. Invariant: parts are wired here
+and nowhere else; each is handed what it needs and looks nothing up.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+import uvicorn
+from fastapi import FastAPI
+
+from aggregator.api.rest import Development, NobodyYet, create_api
+from aggregator.cluster.manifests import ManifestSource
+from aggregator.cluster.source import ClusterSource
+from aggregator.cluster.transport import KubernetesApi
+from aggregator.cluster.watch import KubernetesSource
+from aggregator.config import Settings
+from aggregator.errors import ConfigurationError
+from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticToken
+from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls
+from aggregator.ingest.server import IngestServer, serve_ingest
+from aggregator.model.agent import AgentAuthenticator
+from aggregator.services.recording import Recorder
+from aggregator.services.review import Review, Sources
+from aggregator.services.settling import Settler
+from aggregator.store import Store, migrate, open_store
+from aggregator.store.decisions import DecisionLog
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises ConfigurationError or StoreError when it cannot start."""
+    with _listening(settings.http_listen) as http_socket:
+        await asyncio.to_thread(migrate, settings.database_url)
+        store = open_store(settings.database_url)
+        try:
+            await _run(settings, store, http_socket)
+        finally:
+            store.close()
+
+
+async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> None:
+    source = _source(settings, store)
+    recorder = Recorder(
+        sink=store.sink,
+        resolver=source.resolver,
+        known_addresses=store.external_addresses,
+        grace=timedelta(seconds=settings.grace_seconds),
+    )
+    ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings))
+    web = _WebServer(_api(settings, store, source))
+    async with asyncio.TaskGroup() as tasks:
+        background = [
+            tasks.create_task(source.run(), name="cluster view"),
+            tasks.create_task(recorder.run(), name="recorder"),
+            tasks.create_task(Settler(store=store, resolver=source.resolver).run(), name="settler"),
+            tasks.create_task(serve_ingest(ingest, settings.ingest_listen, _ingest_security(settings)), name="ingest"),
+        ]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, web.stop)
+        log.info("REST on http://%s/api/v1, agents deliver to %s", settings.http_listen, settings.ingest_listen)
+        await web.serve(sockets=[http_socket])
+        for task in background:
+            task.cancel()
+
+
+def _source(settings: Settings, store: Store) -> ClusterSource:
+    match settings.source:
+        case "manifests":
+            if settings.manifests is None:
+                raise ConfigurationError("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS")
+            return ManifestSource(settings.manifests, cluster=settings.cluster, grace_seconds=settings.grace_seconds)
+        case "kubernetes":
+            api = (
+                KubernetesApi.from_kubeconfig(settings.kubeconfig)
+                if settings.kubeconfig is not None
+                else KubernetesApi.in_cluster()
+            )
+            return KubernetesSource(api, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store)
+        case other:
+            assert_never(other)
+
+
+def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
+    review = Review(
+        Sources(
+            store=store,
+            view=source,
+            decisions=DecisionLog(store.engine),
+            clock=lambda: datetime.now(tz=UTC),
+            profile=settings.profile,
+        )
+    )
+    return create_api(
+        review,
+        Development() if settings.development else NobodyYet(),
+        ready=lambda: "the cluster view is stale" if source.stale else "",
+    )
+
+
+def _agent_authenticator(settings: Settings) -> AgentAuthenticator:
+    if settings.development:
+        return LoopbackPlaintext()
+    if settings.agent_token_file is not None:
+        return StaticToken(settings.agent_token_file)
+    return MutualTLS()
+
+
+def _ingest_security(settings: Settings) -> ListenerSecurity:
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return PlaintextOnLoopback()
+    return ServerTls(
+        certificate_file=settings.tls_certificate_file,
+        key_file=settings.tls_key_file,
+        client_ca_file=settings.tls_client_ca_file,
+    )
+
+
+@contextlib.contextmanager
+def _listening(listen: str) -> Iterator[socket.socket]:
+    """The HTTP socket, bound before anything else is started."""
+    host, _, port = listen.rpartition(":")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(
+            f"cannot listen on WATTLE_HTTP_LISTEN={listen}: {exc}; stop the other server, or choose another port"
+        ) from exc
+    with bound:
+        yield bound
+
+
+class _WebServer(uvicorn.Server):
+    """uvicorn, without its own signal handlers: the composition root decides when to stop."""
+
+    def __init__(self, api: FastAPI) -> None:
+        super().__init__(uvicorn.Config(api, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        self.should_exit = True
