@@ -1,7 +1,7 @@
 """Pods without Kubernetes for the kernel tests: network namespaces, kubelet-shaped control groups, log folders.
 
-A `Pod` runs Python functions as its processes. A `Rig` is an attached agent whose spool is a list; `rows()` gives what it
-would have sent since the last call. Everything carries this process's id in its name and is removed again.
+A `Pod` runs Python functions as its processes. A `Rig` is an attached agent whose spool is a list; `rows()` gives what
+it would have sent since the last call. Everything carries this process's id in its name and is removed again.
 """
 
 import contextlib
@@ -233,7 +233,7 @@ class Pod:
                 _LIBC.prctl(_PR_SET_NAME, comm.encode()[:15], 0, 0, 0)
                 body(lambda: void(os.write(writing, b"r")))
                 status = 0
-            except BaseException:
+            except BaseException:  # noqa: BLE001  whatever it was, the parent learns it by the status
                 traceback.print_exc()
             finally:
                 os._exit(status)

@@ -12,17 +12,24 @@ UID = "8a3f6c1e-1b2c-4d5e-8f90-112233445566"
 ESCAPED = UID.replace("-", "_")
 CONTAINER = "0123456789abcdef" * 4
 STATIC = "ab12" * 8
+POD = f"pod{ESCAPED}.slice"
+CRI = f"cri-containerd-{CONTAINER}.scope"
+CRIO = f"crio-{CONTAINER}.scope"
+SYSTEMD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-"
+KIND = "/kubelet.slice/kubelet-kubepods.slice/"
 SHAPES = {
-    "v2 systemd containerd": f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{ESCAPED}.slice/cri-containerd-{CONTAINER}.scope",
-    "v2 systemd CRI-O": f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{ESCAPED}.slice/crio-{CONTAINER}.scope",
-    "v2 systemd CRI-O, nested scope": f"/kubepods.slice/kubepods-pod{ESCAPED}.slice/crio-{CONTAINER}.scope/container",
+    "v2 systemd containerd": f"{SYSTEMD}{POD}/{CRI}",
+    "v2 systemd CRI-O": f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-{POD}/{CRIO}",
+    "v2 systemd CRI-O, nested scope": f"/kubepods.slice/kubepods-{POD}/{CRIO}/container",
     "v2 cgroupfs guaranteed": f"/kubepods/pod{UID}/{CONTAINER}",
     "v1 cgroupfs burstable": f"/kubepods/burstable/pod{UID}/{CONTAINER}",
-    "v1 systemd docker": f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{ESCAPED}.slice/docker-{CONTAINER}.scope",
-    "containerd with the cgroupfs driver": f"/system.slice/containerd.service/kubepods-burstable-pod{ESCAPED}.slice:cri-containerd:{CONTAINER}",
-    "kind": f"/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{ESCAPED}.slice/cri-containerd-{CONTAINER}.scope",
-    "kind inside docker": f"/docker/{'9' * 64}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{ESCAPED}.slice/cri-containerd-{CONTAINER}.scope",
-    "agent inside a cgroup namespace": f"/../../kubepods-burstable-pod{ESCAPED}.slice/cri-containerd-{CONTAINER}.scope",
+    "v1 systemd docker": f"{SYSTEMD}{POD}/docker-{CONTAINER}.scope",
+    "containerd with the cgroupfs driver": (
+        f"/system.slice/containerd.service/kubepods-burstable-{POD}:cri-containerd:{CONTAINER}"
+    ),
+    "kind": f"{KIND}kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-{POD}/{CRI}",
+    "kind inside docker": f"/docker/{'9' * 64}{KIND}kubelet-kubepods-{POD}/{CRI}",
+    "agent inside a cgroup namespace": f"/../../kubepods-burstable-{POD}/{CRI}",
 }
 
 
@@ -32,7 +39,7 @@ def test_every_shape(shape: str) -> None:
 
 
 def test_static_pod_has_the_hash_of_its_manifest() -> None:
-    path = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{STATIC}.slice/cri-containerd-{CONTAINER}.scope"
+    path = f"{SYSTEMD}pod{STATIC}.slice/{CRI}"
     assert parse(path) == ContainerPath(pod_uid=STATIC, container_id=CONTAINER)
 
 

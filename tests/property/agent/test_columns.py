@@ -1,4 +1,4 @@
-"""Columns to batches and back: nothing is lost, changed, or outside its own batch's tables; any drained bytes encode."""
+"""Columns to batches and back: nothing is lost, changed, or outside its own batch's tables; any bytes encode."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,8 @@ from agent.identity.resolver import Resolver
 from agent.kernel.maps import Drained, Instant
 from wattle.v1 import flowlink_pb2
 
-START, END = Instant(boot_ns=1_000_000_000, wall_ns=1_700_000_000_000_000_000), Instant(boot_ns=6_000_000_000, wall_ns=5)
+START = Instant(boot_ns=1_000_000_000, wall_ns=1_700_000_000_000_000_000)
+END = Instant(boot_ns=6_000_000_000, wall_ns=5)
 
 
 class Paths:
