@@ -9,10 +9,10 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
-from aggregator.api import policy_routes, review_routes
+from aggregator.api import decision_routes, policy_routes, review_routes
 from aggregator.api.asking import Authenticator
 from aggregator.api.problems import Problem, install_problems
 from aggregator.errors import UnauthenticatedError
@@ -61,9 +61,10 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.review = review
+    api.state.deciding = review.deciding
     api.state.authenticator = authenticator
     install_problems(api)
-    for routes in (review_routes.routes, policy_routes.routes):
+    for routes in (review_routes.routes, policy_routes.routes, decision_routes.routes):
         api.include_router(routes, prefix=PREFIX)
     _add_operations(api, ready, registry)
     api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
@@ -71,6 +72,10 @@ def create_api(
 
 
 def _add_operations(api: FastAPI, ready: Callable[[], str], registry: CollectorRegistry) -> None:
+    @api.get("/docs", include_in_schema=False)
+    async def docs() -> RedirectResponse:
+        return RedirectResponse(f"{PREFIX}/openapi.json")
+
     @api.get("/healthz", include_in_schema=False)
     async def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok\n")

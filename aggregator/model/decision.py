@@ -281,7 +281,7 @@ class _Folding:
             process_names=self.process_names,
         )
 
-    def _take(self, decision: Decision) -> None:
+    def _take(self, decision: Decision) -> None:  # noqa: C901  # one case for each kind
         match decision:
             case LinkDecision(link=link, choice=choice):
                 _put(self.links, link, choice)

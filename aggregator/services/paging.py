@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
-from aggregator.services.views import LinkRow, NamespaceRow, WorkloadRow
+from aggregator.services.views import DecisionView, LinkRow, NamespaceRow, WorkloadRow
 
 Row = TypeVar("Row")
 Key = tuple[Any, ...]
@@ -95,6 +95,20 @@ def page_of_workloads(rows: Sequence[WorkloadRow], wanted: Wanted) -> Page[Workl
 def page_of_namespaces(rows: Sequence[NamespaceRow], wanted: Wanted) -> Page[NamespaceRow]:
     words = wanted.search.casefold().split()
     return _paged([row for row in rows if _has(row.name.casefold(), words)], lambda row: (row.name,), wanted)
+
+
+def page_of_decisions(rows: Sequence[DecisionView], wanted: Wanted) -> Page[DecisionView]:
+    """Newest first; a page begins after the record that the cursor names."""
+    words = wanted.search.casefold().split()
+    found = [row for row in rows if _has(f"{row.text} {row.author} {row.kind} {row.reason}".casefold(), words)]
+    start = 0
+    if wanted.cursor:
+        start = next((i for i, row in enumerate(found, start=1) if row.record == wanted.cursor), 0)
+        if not start:
+            raise _bad_cursor()
+    shown = found[start : start + wanted.limit]
+    more = start + len(shown) < len(found)
+    return Page(items=shown, total=len(found), next_cursor=shown[-1].record if more and shown else None)
 
 
 def _text(row: LinkRow) -> str:

@@ -14,6 +14,7 @@ from aggregator.model.workload import Workload
 from aggregator.policy.certify import SecondEvaluator
 from aggregator.policy.profiles.known import profile_named
 from aggregator.services.caller import Caller, Resource, Verb
+from aggregator.services.decisions import Deciding
 from aggregator.services.proposals import propose
 from aggregator.services.question import LinkStore, Question, Rows, View, WorkloadRef
 from aggregator.services.sight import Sight
@@ -44,6 +45,7 @@ class Review:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._profile = profile_named(sources.profile)
+        self.deciding = Deciding(sources.decisions, self.question)
 
     def question(self, caller: Caller) -> Question:
         sources = self._sources

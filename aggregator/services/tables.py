@@ -15,6 +15,7 @@ from aggregator.model.settings import Settings
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.policy.generate import generate
 from aggregator.services.question import Question, Rows
+from aggregator.services.subjects import record_of
 from aggregator.services.views import AppliedVerdictView, InProposalView, LinkRow, RowDecisionView
 from aggregator.services.wording import MASKED, peer_view, verdict_view
 
@@ -146,11 +147,19 @@ def decision_on(question: Question, link: Link) -> RowDecisionView | None:
     for version, record in reversed(question.state.in_force):
         if isinstance(record.decision, LinkDecision) and record.decision.link == link:
             return RowDecisionView(
-                choice=choice.value, author=record.author, at=record.at, reason=record.reason, record=version
+                choice=choice.value,
+                author=record.author,
+                at=record.at,
+                reason=record.reason,
+                record=record_of(question.sight, version),
             )
     return None
 
 
-def rows_by_id(question: Question, rows: Iterable[ObservedLink]) -> Mapping[str, Link]:
+def rows_by_id(rows: Iterable[ObservedLink]) -> Mapping[str, Link]:
     """Links by the ids that the caller was shown."""
-    return {str(link_id(row.link)): row.link for row in rows if question.sight.link(row.link)}
+    return {str(link_id(row.link)): row.link for row in rows}
+
+
+def masked_ids(question: Question, rows: Iterable[ObservedLink]) -> frozenset[str]:
+    return frozenset(question.sight.masked_id(row.link) for row in rows)

@@ -45,7 +45,7 @@ def decode(text: str) -> Decision:
     return _decoded(json.loads(text))
 
 
-def _encoded(decision: Decision) -> tuple[str, dict[str, Any]]:  # noqa: PLR0911  # one for each kind
+def _encoded(decision: Decision) -> tuple[str, dict[str, Any]]:  # noqa: C901, PLR0911  # one for each kind
     match decision:
         case LinkDecision(link=link, choice=choice):
             return "link", {"link": json.loads(link_key(link)), "choice": choice.value if choice else None}
@@ -110,7 +110,7 @@ def _texts(networks: Sequence[IPNetwork]) -> list[str]:
     return [str(network) for network in networks]
 
 
-def _decoded(body: Mapping[str, Any]) -> Decision:  # noqa: PLR0911  # one for each kind
+def _decoded(body: Mapping[str, Any]) -> Decision:  # noqa: C901, PLR0911  # one for each kind
     match body["kind"]:
         case "link":
             choice = Choice(body["choice"]) if body["choice"] else None

@@ -45,7 +45,14 @@ def test_a_table_has_one_row_a_link_seen_from_the_workload(world: World) -> None
     rows = world.review().workload_links(ME, WEB_REF)
     egress = {(row.peer.name, row.port) for row in rows if row.direction == "Egress"}
     ingress = {(row.peer.name, row.port) for row in rows if row.direction == "Ingress"}
-    assert egress == {("db", 5432), ("old", 9042), ("203.0.113.10", 443), ("coredns", 53), ("books", 7000), ("db", 5433)}
+    assert egress == {
+        ("db", 5432),
+        ("old", 9042),
+        ("203.0.113.10", 443),
+        ("coredns", 53),
+        ("books", 7000),
+        ("db", 5433),
+    }
     assert ingress == {("nodes", 8080), ("books", 8080)}
     row = next(row for row in rows if row.port == 5432)
     assert row.id == str(link_id(link(WEB, DB, 5432)))

@@ -74,8 +74,14 @@ class Seen:
 
 
 SHOP_LINKS = (
-    Seen(link=link(WEB, DB, 5432), count=500, service="shop/db:5432", process="python3", src_pod="shop/web-1",
-         dst_pod="shop/db-0"),
+    Seen(
+        link=link(WEB, DB, 5432),
+        count=500,
+        service="shop/db:5432",
+        process="python3",
+        src_pod="shop/web-1",
+        dst_pod="shop/db-0",
+    ),
     Seen(link=link(WEB, OLD, 9042), count=20, service="shop/old:9042", process="python3", src_pod="shop/web-1"),
     Seen(link=link(JOB, DB, 5432), count=2, process="psql", src_pod="shop/report-1"),
     Seen(link=link(WEB, PARTNER, 443), count=30, process="python3", src_pod="shop/web-1", sides=Sides.CLIENT),
@@ -84,10 +90,22 @@ SHOP_LINKS = (
     Seen(link=link(WEB, DB, 5433), count=0, failed=7, established=False, process="python3", src_pod="shop/web-1"),
 )
 CROSSING_LINKS = (
-    Seen(link=link(BOOKS, WEB, 8080), count=40, service="shop/web:80", process="books", src_pod="ledger/books-1",
-         dst_pod="shop/web-1"),
-    Seen(link=link(WEB, BOOKS, 7000), count=4, service="ledger/books:7000", process="python3", src_pod="shop/web-1",
-         dst_pod="ledger/books-1"),
+    Seen(
+        link=link(BOOKS, WEB, 8080),
+        count=40,
+        service="shop/web:80",
+        process="books",
+        src_pod="ledger/books-1",
+        dst_pod="shop/web-1",
+    ),
+    Seen(
+        link=link(WEB, BOOKS, 7000),
+        count=4,
+        service="ledger/books:7000",
+        process="python3",
+        src_pod="shop/web-1",
+        dst_pod="ledger/books-1",
+    ),
 )
 OTHER_LINKS = (Seen(link=link(BOOKS, VAULT, 8200), count=70, process="books", src_pod="ledger/books-1"),)
 
