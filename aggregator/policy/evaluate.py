@@ -59,7 +59,7 @@ def explain_direction(
     end, other = ends if direction is Direction.EGRESS else ends[::-1]
     # 1. Some ends are beyond policies: no pod, a pod and itself, a pod and its own node.
     if not isinstance(end, PodEndpoint) or acts_as_node(end.pod) or end.pod.ended:
-        gap = unowned_pod_address(cluster, end)
+        gap = None if end == other else unowned_pod_address(cluster, end)  # whose it is, it may reach itself
         outcome = DirectionOutcome.UNKNOWN if gap else DirectionOutcome.NOT_A_POD
         return DirectionExplanation(direction=direction, outcome=outcome, cause=gap.cause if gap else "")
     if (exempt := exemption(end.pod, other)) is not None:
