@@ -33,7 +33,8 @@ def parser() -> argparse.ArgumentParser:
     execute.add_argument("lab", metavar="FILE|NAME")
     execute.add_argument("pod", metavar="NAMESPACE/POD")
     execute.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    commands.add_parser("sweep", help="take away every lab whose supervisor is gone")
+    sweep = commands.add_parser("sweep", help="take away the labs whose supervisor is gone")
+    sweep.add_argument("labs", metavar="NAME", nargs="*", help="only these")
     return made
 
 
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
                 raise LabError("exec needs a command: python -m lab exec LAB NAMESPACE/POD -- COMMAND")
             lifecycle.exec_in(lifecycle.name_of(arguments.lab), arguments.pod, words)
         case _:
-            swept = lifecycle.sweep()
+            swept = lifecycle.sweep(arguments.labs)
             print(f"swept: {', '.join(swept) or 'nothing was left'}")
 
 

@@ -4,6 +4,7 @@ Everything of a lab hangs below one directory `wl-<lab>`, as a kubelet's does be
 a killed lab left is found by that name alone. On a hybrid machine the v1 pids and memory trees carry the same path.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -29,30 +30,40 @@ class CgroupTree:
             directory.mkdir(parents=True, exist_ok=True)
         return made
 
-    def remove(self, path: str = "", deadline_seconds: float = 10.0) -> None:
-        """Kill what runs there and take the directories away. The caller itself must sit elsewhere."""
+    def remove(self, path: str = "", deadline_seconds: float = 10.0) -> set[int]:
+        """Kill what runs there and take the directories away; says whom it killed. The caller must sit elsewhere."""
         end = time.monotonic() + deadline_seconds
+        killed: set[int] = set()
         for root in self.roots:
             top = root / path if path else root
             while top.exists():
-                _kill(top)
+                killed |= _kill(top)
                 if _remove_empty(top):
                     break
                 if time.monotonic() > end:
                     raise CommandError(f"cgroup {top} still has processes after {deadline_seconds:.0f} s; look at them")
                 time.sleep(0.02)
+        return killed
 
 
-def _kill(top: Path) -> None:
+def await_reaped(pids: set[int], deadline_seconds: float = 5.0) -> None:
+    """Killed processes stay as zombies until init has seen them; some inits take their time."""
+    end = time.monotonic() + deadline_seconds
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _kill(top: Path) -> set[int]:
+    pids: set[int] = set()
+    for directory, _, _ in os.walk(top):
+        pids |= {int(pid) for pid in (Path(directory) / "cgroup.procs").read_text().split()}
     if (top / "cgroup.kill").exists():
         (top / "cgroup.kill").write_text("1")
-        return
-    for directory, _, _ in os.walk(top):
-        for pid in (Path(directory) / "cgroup.procs").read_text().split():
-            try:
-                os.kill(int(pid), signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        return pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return pids
 
 
 def _remove_empty(top: Path) -> bool:

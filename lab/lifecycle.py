@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -224,7 +224,7 @@ def clean(name: str) -> bool:
     left = wires.left()
     place = HOME / name
     found = bool(left) or place.is_symlink() or place.exists() or any(root.exists() for root in tree.roots)
-    tree.remove()
+    cgroups.await_reaped(tree.remove())
     for netns in left:
         wires.drop(netns)
     remove_state(place)
@@ -260,11 +260,11 @@ def down(wanted: str) -> str:
     return name
 
 
-def sweep() -> list[str]:
-    """Take away every lab whose supervisor is gone."""
+def sweep(names: Sequence[str] = ()) -> list[str]:
+    """Take away the labs whose supervisor is gone: those named, or all."""
     require_machine()
     swept = []
-    for name in sorted(known()):
+    for name in sorted(names or known()):
         with locked():
             if not alive(name) and clean(name):
                 swept.append(name)

@@ -17,7 +17,7 @@ from lab.settings import Address, Cidrs, Network
 NETNS_FOLDER = Path("/run/netns")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BRIDGE = "pods"
-# Left alone, a bridge takes the lowest MAC of its ports: each pod that comes or goes may change its gateway's under all.
+# Left alone, a bridge takes the lowest MAC of its ports: a pod that comes or goes may change everyone's gateway.
 BRIDGE_MAC = "02:77:61:74:74:6c"
 UPLINK = "uplink"
 # Addresses come from one hand: waiting a second or two for a duplicate only loses the first packets.

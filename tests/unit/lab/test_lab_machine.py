@@ -8,6 +8,7 @@ import yaml
 
 from lab.cgroups import container_path, hierarchies, quality_of_service
 from lab.files import write_atomically
+from lab.lifecycle import unsettled
 from lab.objects import ObjectFolder
 
 UID = "0f3a5b7c-1111-4222-8333-444455556666"
@@ -109,3 +110,17 @@ def test_a_failed_write_leaves_the_old_text_and_nothing_else(tmp_path: Path) -> 
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f.yaml"]
     assert re.match(r"0o100644$", oct(path.stat().st_mode))
+
+
+def test_what_is_missing_is_said_in_a_sentence() -> None:
+    status = {
+        "pods": [
+            {"pod": "n/a", "ready": False, "phase": "Running"},
+            {"pod": "n/b", "ready": True, "phase": "Running"},
+            {"pod": "n/job", "ready": False, "phase": "Succeeded"},
+        ],
+        "clients": [{"pod": "n/b", "last_error": "http://web: refused"}, {"pod": "n/c", "last_error": None}],
+        "jobs": [{"workload": "n/CronJob/j", "succeeded": 0}],
+    }
+    assert unsettled(status) == "pod n/a is not ready; client n/b: http://web: refused; n/CronJob/j never succeeded"
+    assert "supervisor.log" in unsettled({})
