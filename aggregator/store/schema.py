@@ -113,6 +113,10 @@ def _activity(name: str) -> Table:
         _cluster(),
         *(_counter(counter) for counter in COUNTERS),
         PrimaryKeyConstraint("link_id", "bucket_minute", "cluster_id"),
+        # PostgreSQL refuses a sum beyond 64 bits; SQLite would go on in floating point.
+        CheckConstraint(" AND ".join(f"{counter} <= {2**63 - 1}" for counter in COUNTERS), name="exact").ddl_if(
+            dialect="sqlite"
+        ),
         sqlite_with_rowid=False,
         postgresql_partition_by="RANGE (bucket_minute)",
     )

@@ -8,6 +8,10 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+EXACT = " AND ".join(
+    f"{side}_{counter} <= {2**63 - 1}" for side in ("client", "server") for counter in ("count", "tx_bytes", "rx_bytes")
+)
+
 
 def upgrade() -> None:
     op.create_table(
@@ -133,6 +137,7 @@ def upgrade() -> None:
         sa.Column("server_tx_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("server_rx_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("link_id", "bucket_minute", "cluster_id", name=op.f("pk_link_activity_1h")),
+        sa.CheckConstraint(EXACT, name=op.f("ck_link_activity_1h_exact")).ddl_if(dialect="sqlite"),
         postgresql_partition_by="RANGE (bucket_minute)",
         sqlite_with_rowid=False,
     )
@@ -148,6 +153,7 @@ def upgrade() -> None:
         sa.Column("server_tx_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("server_rx_bytes", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("link_id", "bucket_minute", "cluster_id", name=op.f("pk_link_activity_5m")),
+        sa.CheckConstraint(EXACT, name=op.f("ck_link_activity_5m_exact")).ddl_if(dialect="sqlite"),
         postgresql_partition_by="RANGE (bucket_minute)",
         sqlite_with_rowid=False,
     )

@@ -1,0 +1,234 @@
+"""Decode: every promise of FlowBatch holds, or the batch is refused with a reason; whatever the bytes."""
+
+import random
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.ingest.decode import DAY_MS, MAX_RECORDS, MalformedBatchError, decode
+from aggregator.services.deliveries import FlowBatch
+from tests.flowlink import Flow, batch_of, flows, with_columns
+from wattle.v1 import flowlink_pb2
+
+NOW_MS = 1_790_000_000_000
+NOW_NS = NOW_MS * 1_000_000
+Change = Callable[[flowlink_pb2.Batch], None]
+
+
+def good(count: int = 3) -> flowlink_pb2.Batch:
+    return batch_of(flows(count), end_ns=NOW_NS)
+
+
+def decoded(batch: flowlink_pb2.Batch) -> FlowBatch:
+    return decode(batch.SerializeToString(), batch, now_ms=NOW_MS)
+
+
+def set_column(name: str, value: int, *, row: int = 1) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        columns = flowlink_pb2.Columns.FromString(batch.columns)
+        getattr(columns, name)[row] = value
+        with_columns(batch, columns)
+
+    return change
+
+
+def append_column(name: str, value: int) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        columns = flowlink_pb2.Columns.FromString(batch.columns)
+        getattr(columns, name).append(value)
+        with_columns(batch, columns)
+
+    return change
+
+
+def set_interval(start_ns: int, end_ns: int) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        batch.interval.start_wall_ns, batch.interval.end_wall_ns = start_ns, end_ns
+
+    return change
+
+
+def set_checksum(batch: flowlink_pb2.Batch) -> None:
+    batch.crc32c ^= 1
+
+
+def set_remotes(batch: flowlink_pb2.Batch) -> None:
+    batch.remotes = batch.remotes[:-1]
+
+
+def set_nul(batch: flowlink_pb2.Batch) -> None:
+    batch.processes[1] = "ja\0va"
+
+
+def set_long_name(batch: flowlink_pb2.Batch) -> None:
+    batch.locals[0].pod_name = "x" * 254
+
+
+def set_address(batch: flowlink_pb2.Batch) -> None:
+    batch.locals[0].address = bytes(4)
+
+
+def set_garbage(batch: flowlink_pb2.Batch) -> None:
+    import google_crc32c
+
+    batch.columns = b"\x0a\xff\xff\xff\xff"
+    batch.crc32c = google_crc32c.value(batch.columns)
+
+
+BAD: list[tuple[str, str, Change]] = [
+    ("checksum", "crc32c", set_checksum),
+    ("protobuf", "columns", set_garbage),
+    ("unequal", "tx_bytes", append_column("tx_bytes", 1)),
+    ("unequal", "errno", append_column("errno", 1)),
+    ("index", "local", set_column("local", 7)),
+    ("index", "remote", set_column("remote", 7)),
+    ("index", "process", set_column("process", 2**31)),
+    ("range", "port", set_column("port", 0)),
+    ("range", "port", set_column("port", 65_536)),
+    ("range", "protocol", set_column("protocol", 1)),
+    ("range", "direction", set_column("direction", 3)),
+    ("range", "outcome", set_column("outcome", 0)),
+    ("range", "confidence", set_column("confidence", 9)),
+    ("counter", "count", set_column("count", 2**63)),
+    ("counter", "tx_bytes", set_column("tx_bytes", 2**64 - 1)),
+    ("counter", "rx_bytes", set_column("rx_bytes", 2**53)),
+    ("time", "last_ms", set_column("last_ms", 0)),
+    ("time", "last_ms", set_column("last_ms", DAY_MS + 1)),
+    ("time", "end_wall_ns", set_interval(NOW_NS, NOW_NS)),
+    ("time", "longer than a day", set_interval(NOW_NS - 2 * DAY_MS * 10**6, NOW_NS)),
+    ("future", "in the future", set_interval(NOW_NS + 25 * 3600 * 10**9, NOW_NS + 25 * 3600 * 10**9 + 1)),
+    ("size", "remotes", set_remotes),
+    ("size", "address", set_address),
+    ("text", "NUL", set_nul),
+    ("text", "longer", set_long_name),
+]
+
+
+@pytest.mark.parametrize(("label", "words", "change"), BAD, ids=[f"{label}-{words}" for label, words, _ in BAD])
+def test_what_can_never_be_right_is_refused_by_name(label: str, words: str, change: Change) -> None:
+    batch = good()
+    decoded(batch)
+    change(batch)
+    with pytest.raises(MalformedBatchError, match=words) as refused:
+        decoded(batch)
+    assert refused.value.label == label
+
+
+def test_too_many_records_are_refused() -> None:
+    with pytest.raises(MalformedBatchError, match="flow records"):
+        decoded(good(MAX_RECORDS + 1))
+
+
+def test_columns_arrive_as_they_were() -> None:
+    batch = batch_of([Flow(port=80, count=3), Flow(port=443, remote="2001:db8::1", process="nginx")], end_ns=NOW_NS)
+    flow_batch = decoded(batch)
+    assert flow_batch.columns.port.tolist() == [80, 443]
+    assert flow_batch.columns.count.tolist() == [3, 1]
+    assert flow_batch.processes == ["", "java", "nginx"]
+    assert [int(high) << 64 | int(low) for high, low in flow_batch.remotes] == [
+        0xFFFF_0A00_0002,
+        0x2001_0DB8_0000_0000_0000_0000_0000_0001,
+    ]
+    assert flow_batch.columns.first_ms.tolist() == [NOW_MS - 4_000] * 2
+    assert not flow_batch.clamped
+
+
+def test_a_batch_may_carry_losses_alone() -> None:
+    flow_batch = decoded(batch_of([], end_ns=NOW_NS, loss={"map_full": 4}))
+    assert len(flow_batch.columns) == 0
+    assert flow_batch.losses[0] == 4
+
+
+@pytest.mark.parametrize(("ahead_seconds", "expected_ms"), [(3600, NOW_MS), (-30 * 3600, NOW_MS - DAY_MS)])
+def test_a_believable_wrong_clock_is_moved_into_range_and_counted(ahead_seconds: int, expected_ms: int) -> None:
+    flow_batch = decoded(batch_of([Flow(first_ms=5_000, last_ms=5_000)], end_ns=NOW_NS + ahead_seconds * 10**9))
+    assert flow_batch.clamped
+    assert flow_batch.columns.last_ms.tolist() == [expected_ms]
+
+
+def test_events_cannot_lie_far_behind_their_interval() -> None:
+    flow_batch = decoded(batch_of([Flow(last_ms=DAY_MS)], end_ns=NOW_NS))
+    assert int(flow_batch.columns.last_ms.max()) <= NOW_MS + 15_000
+
+
+def holds(flow_batch: FlowBatch) -> bool:
+    columns = flow_batch.columns
+    every = [getattr(columns, name) for name in columns.__slots__]
+    return bool(
+        len({len(column) for column in every}) == 1
+        and (columns.local < len(flow_batch.locals)).all()
+        and (columns.remote < len(flow_batch.remotes)).all()
+        and (columns.process < len(flow_batch.processes)).all()
+        and all((column >= 0).all() for column in every)
+        and all(
+            int(np.asarray(column, object).sum()) < 2**53
+            for column in (columns.count, columns.tx_bytes, columns.rx_bytes)
+        )
+        and (columns.first_ms <= columns.last_ms).all()
+        and (columns.last_ms <= NOW_MS + 2 * 15_000).all()
+    )
+
+
+def survive(data: bytes) -> str:
+    """Decode whatever it is; the outcome's name."""
+    try:
+        message = flowlink_pb2.AgentMessage.FromString(data)
+    except DecodeError:
+        return "undecodable"
+    if message.WhichOneof("message") != "batch":
+        return "another message"
+    try:
+        flow_batch = decode(data, message.batch, now_ms=NOW_MS)
+    except MalformedBatchError as error:
+        return error.label
+    assert holds(flow_batch)
+    return "valid"
+
+
+def test_mutated_bytes_are_refused_or_keep_every_promise() -> None:
+    rng = random.Random(20_260)
+    original = flowlink_pb2.AgentMessage(batch=good(20)).SerializeToString()
+    outcomes = set()
+    for _ in range(5_000):
+        data = bytearray(original)
+        for _ in range(rng.choice((1, 1, 2, 8))):
+            match rng.randrange(3):
+                case 0:
+                    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+                case 1:
+                    del data[rng.randrange(len(data)) :]
+                case _:
+                    data.insert(rng.randrange(len(data) + 1), rng.randrange(256))
+            if not data:
+                break
+        outcomes.add(survive(bytes(data)))
+    assert {"undecodable", "checksum"} <= outcomes
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([field.name for field in flowlink_pb2.Columns.DESCRIPTOR.fields]),
+            st.integers(0, 2),
+            st.integers(0, 2**32 - 1),
+        ),
+        max_size=4,
+    )
+)
+def test_columns_with_a_right_checksum_and_wrong_values(changes: list[tuple[str, int, int]]) -> None:
+    batch = good()
+    columns = flowlink_pb2.Columns.FromString(batch.columns)
+    for name, row, value in changes:
+        getattr(columns, name)[row] = value
+    with_columns(batch, columns)
+    survive(flowlink_pb2.AgentMessage(batch=batch).SerializeToString())
+
+
+def test_the_clock_of_the_fixtures_is_now() -> None:
+    """The tests above use a fixed time; the builders' default is the real one."""
+    assert abs(batch_of([]).interval.end_wall_ns - time.time_ns()) < 60 * 10**9

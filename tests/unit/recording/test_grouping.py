@@ -1,0 +1,199 @@
+"""From batches to deltas: exact sums, nothing asked or told twice, no address that changed hands unseen."""
+
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import ip_address
+
+import pytest
+
+from aggregator.ingest.decode import decode
+from aggregator.model.link import Link, Outcome
+from aggregator.model.protocol import Direction, Protocol
+from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
+from aggregator.model.workload import Address
+from aggregator.services.grouping import AnsweredBatch, Deltas, Grouping
+from aggregator.services.identities import Identities
+from aggregator.services.identity_json import identity_from_json, identity_to_json
+from aggregator.services.rollup import RollUp
+from aggregator.store.deltas import CursorKey, EvidenceKind, Sides
+from tests.flowlink import CLUSTER, FakeResolver, Flow, batch_of, flows, workload
+from wattle.v1 import flowlink_pb2
+
+NOW_MS = 1_790_000_100_000
+KEY = CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=1)
+
+
+class Desk:
+    """Identities and Grouping as the recorder uses them."""
+
+    def __init__(self, resolver: FakeResolver, *, most: int = 256) -> None:
+        self.now_ms = NOW_MS - 60_000
+        self.identities = Identities(resolver, now_ms=lambda: self.now_ms)
+        self.grouping = Grouping(
+            grace_ms=30_000, rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()})
+        )
+        self.identities.begin()
+        self.now_ms = NOW_MS
+
+    def group(self, *batches: list[Flow], end_ms: int = NOW_MS) -> Deltas:
+        self.identities.begin()
+        answered = []
+        for seq, records in enumerate(batches, start=1):
+            message = batch_of(records, end_ns=end_ms * 1_000_000)
+            flow_batch = decode(b"", message, now_ms=self.now_ms)
+            answers = self.identities.look_up(CLUSTER, "node-1", flow_batch)
+            answered.append(AnsweredBatch(key=KEY, seq=seq, batch=flow_batch, answers=answers))
+        return self.grouping.group(answered, self.identities.answers, resets=self.identities.resets, now_ms=self.now_ms)
+
+
+def test_rows_of_one_link_are_summed_exactly() -> None:
+    desk = Desk(FakeResolver())
+    large = 2**52 + 1  # a float would lose the last bit of the sum
+    deltas = desk.group([Flow(tx_bytes=large)], [Flow(tx_bytes=large, count=4)])
+    (row,) = deltas.activity
+    assert (row["client_count"], row["client_tx_bytes"], row["server_count"]) == (5, 2 * large, 0)
+
+
+def test_client_and_server_meet_in_one_link() -> None:
+    resolver = FakeResolver(addresses={"10.0.0.2": "uid-server", "10.0.0.1": "uid-client"})
+    server = Flow(pod_uid="uid-server", remote="10.0.0.1", direction=flowlink_pb2.DIRECTION_INGRESS, count=2)
+    deltas = Desk(resolver).group([Flow(count=3), server])
+    (row,) = deltas.activity
+    assert (row["client_count"], row["server_count"]) == (3, 2)
+    (link,) = deltas.links
+    assert link.sides == Sides.CLIENT | Sides.SERVER
+
+
+def test_what_is_known_is_not_asked_again_within_a_generation() -> None:
+    resolver = FakeResolver()
+    desk = Desk(resolver)
+    desk.group(flows(20))
+    desk.group(flows(20), flows(20))
+    assert resolver.asked == 20
+    resolver.generation = 2
+    desk.group(flows(20))
+    assert resolver.asked == 40
+
+
+def test_an_address_that_changes_hands_is_judged_by_the_flow_s_own_time() -> None:
+    """A late batch must not get the answer of today, nor today's the answer of a late one."""
+    change_ms = NOW_MS - 30_000
+
+    def owner(flow: FlowIdentity, at: datetime) -> Resolution:
+        name = "old" if at.timestamp() * 1000 < change_ms else "new"
+        return Resolved(link=Link(src=workload("client"), dst=workload(name), protocol=flow.protocol, port=flow.port))
+
+    resolver = FakeResolver(answer=owner)
+    desk = Desk(resolver)
+    desk.now_ms = change_ms + 1_000
+    resolver.generation = 2  # the view has noticed
+    seen = []
+    for end_ms in (change_ms - 1_000, change_ms + 20_000, change_ms - 1_000, change_ms + 20_000):
+        deltas = desk.group([Flow(first_ms=4_000, last_ms=5_000)], end_ms=end_ms)
+        seen += [link.link.dst for link in deltas.links]
+    assert seen == [workload("old"), workload("new"), workload("old"), workload("new")]
+
+
+def test_links_and_evidence_are_told_once_the_merge_is_committed() -> None:
+    desk = Desk(FakeResolver())
+    first = desk.group([Flow()])
+    assert len(first.links) == 1
+    assert {(seen.kind, seen.value) for seen in first.evidence} == {
+        (EvidenceKind.CLIENT_PROCESS, "java"),
+        (EvidenceKind.SRC_POD, "shop/uid-client-pod"),
+    }
+    again = desk.group([Flow()])
+    assert (len(again.links), len(again.evidence)) == (1, 2), "the first was not committed"
+    again.told()
+    third = desk.group([Flow()])
+    assert (len(third.links), len(third.evidence)) == (0, 0)
+    later = desk.group([Flow()], end_ms=NOW_MS + 14_000 + 20_000 - 20_000)
+    assert len(later.links) == 0
+    desk.now_ms = NOW_MS + 60_000
+    assert len(desk.group([Flow()], end_ms=NOW_MS + 60_000).links) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "established", "attempts", "rows"),
+    [
+        (flowlink_pb2.OUTCOME_ESTABLISHED, True, 0, 1),
+        (flowlink_pb2.OUTCOME_OPEN, True, 0, 1),
+        (flowlink_pb2.OUTCOME_REFUSED, False, 7, 0),
+        (flowlink_pb2.OUTCOME_TIMED_OUT, False, 7, 0),
+        (flowlink_pb2.OUTCOME_ABORTED, False, 7, 0),
+    ],
+)
+def test_only_established_flows_make_a_link(outcome: int, established: bool, attempts: int, rows: int) -> None:
+    deltas = Desk(FakeResolver()).group([Flow(outcome=outcome, count=7)])
+    assert deltas.links[0].established is established
+    assert sum(delta.attempts for delta in deltas.attempts) == attempts
+    assert len(deltas.activity) == rows
+    if outcome == flowlink_pb2.OUTCOME_OPEN:
+        assert deltas.activity["client_count"].tolist() == [0]
+
+
+def test_low_confidence_is_recorded_as_such() -> None:
+    low = replace(Flow(), confidence=flowlink_pb2.CONFIDENCE_LOW)
+    desk = Desk(FakeResolver())
+    assert not desk.group([low]).links[0].high_confidence
+    assert desk.group([low, Flow()]).links[0].high_confidence
+
+
+def test_what_cannot_be_resolved_waits_and_what_must_not_be_is_counted() -> None:
+    def answer(flow: FlowIdentity, _at: datetime) -> Resolution | None:
+        if flow.port == 1:
+            return NotYet(reason="pod", fallback=None)
+        return Refused(reason="pod-on-other-node") if flow.port == 2 else None
+
+    deltas = Desk(FakeResolver(answer=answer)).group([Flow(port=1, count=5), Flow(port=2, count=6), Flow(port=3)])
+    (waiting,) = deltas.pending
+    assert (waiting.count, waiting.deadline_ms, waiting.key.row) == (5, NOW_MS + 30_000, 0)
+    (refusal,) = deltas.refusals
+    assert (refusal.reason, refusal.flow_records, refusal.count) == ("pod-on-other-node", 1, 6)
+    assert len(deltas.activity) == 1
+
+
+def test_a_link_whose_id_is_taken_is_refused_and_counted() -> None:
+    desk = Desk(FakeResolver())
+    taken = desk.group([Flow()]).links[0].link_id
+    desk.grouping.refuse_links(frozenset({taken}))
+    deltas = desk.group([Flow()])
+    assert (len(deltas.links), len(deltas.activity)) == (0, 0)
+    assert [refusal.reason for refusal in deltas.refusals] == ["link-id-collision"]
+
+
+def test_too_many_outside_addresses_become_networks() -> None:
+    desk = Desk(FakeResolver(), most=4)
+    outside = [Flow(remote=f"203.0.{third}.{fourth}") for third in range(6) for fourth in range(1, 4)]
+    deltas = desk.group(outside)
+    ends = {link.link.dst for link in deltas.links}
+    by_length: dict[int | None, int] = {}
+    for end in ends:
+        assert isinstance(end, Address)
+        by_length[end.prefix_length] = by_length.get(end.prefix_length, 0) + 1
+    assert by_length == {None: 4, 24: 4, 16: 1}
+    assert sum(deltas.activity["client_count"].tolist()) == len(outside), "rolled up, not lost"
+
+
+def test_buckets_are_five_minutes_of_the_flow_s_own_time() -> None:
+    desk = Desk(FakeResolver())
+    start = NOW_MS // 300_000 * 300_000
+    early = desk.group([Flow(first_ms=0, last_ms=0)], end_ms=start + 4_999)
+    assert early.activity["bucket_minute"].tolist() == [start // 60_000 - 5]
+    both = desk.group([Flow(first_ms=0, last_ms=0), Flow(first_ms=4_000, last_ms=4_999)], end_ms=start + 1_000)
+    assert both.activity["bucket_minute"].tolist() == [start // 60_000 - 5, start // 60_000]
+
+
+def test_a_waiting_identity_comes_back_as_it_was() -> None:
+    identity = FlowIdentity(
+        cluster=CLUSTER,
+        node="node-1",
+        pod_uid="uid",
+        local_ip=ip_address("2001:db8::1"),
+        remote_ip=ip_address("10.0.0.1"),
+        port=53,
+        protocol=Protocol.UDP,
+        direction=Direction.INGRESS,
+        outcome=Outcome.OPEN,
+    )
+    assert identity_from_json(identity_to_json(identity)) == identity
