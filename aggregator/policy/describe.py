@@ -6,6 +6,7 @@ Enters: a NetworkPolicy, and the cluster where there is one. Leaves: a Descripti
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.networkpolicy import (
@@ -101,16 +102,17 @@ def _terms(selector: LabelSelector) -> str:
 
 
 def _requirement(requirement: Requirement) -> str:
-    values = _list(requirement.values, " or ")
     match requirement.operator:
         case Operator.IN:
-            return f"{requirement.key}={values}"
+            return f"{requirement.key}={_list(requirement.values, ' or ')}"
         case Operator.NOT_IN:
-            return f"{requirement.key} absent or not {values}"
+            return f"{requirement.key} absent or not {_list(requirement.values, ' or ')}"
         case Operator.EXISTS:
             return f"any {requirement.key}"
         case Operator.DOES_NOT_EXIST:
             return f"no {requirement.key}"
+        case _:
+            assert_never(requirement.operator)
 
 
 def _workloads(policy: NetworkPolicy, cluster: ClusterSnapshot | None) -> tuple[str, ...]:
@@ -242,5 +244,5 @@ def _adding(policy: NetworkPolicy, cluster: ClusterSnapshot | None, others: Iter
 
 def _list(words: Iterable[str], last: str) -> str:
     """a, b or c."""
-    items = list(words)
-    return items[0] if len(items) == 1 else ", ".join(items[:-1]) + last + items[-1]
+    *most, final = words
+    return ", ".join(most) + last + final if most else final

@@ -15,6 +15,9 @@ from aggregator.model.protocol import Direction
 from aggregator.model.verdict import DirectionExplanation, PolicyReason, Verdict
 from aggregator.policy.selectors import Selected, Selectors
 
+# A policy that has a rule for this peer is the nearest one to change, then one that allows anything at all.
+_DISTANCE = {PolicyReason.PORT_NOT_MATCHED: 0, PolicyReason.PEER_NOT_MATCHED: 1}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fix:
@@ -49,7 +52,6 @@ def minimal_fix(side: DirectionExplanation, connection: Connection, cluster: Clu
         )
     else:
         peer = IPBlock(cidr=ip_network(far.ip))
-    # A policy that already has a rule for this peer is the nearest one to change.
-    nearest = min(native, key=lambda finding: (finding.reason is not PolicyReason.PORT_NOT_MATCHED, finding.policy))
+    nearest = min(native, key=lambda finding: (_DISTANCE.get(finding.reason, len(_DISTANCE)), finding.policy))
     port = PolicyPort(protocol=connection.protocol, port=connection.port)
     return Fix(policy=nearest.policy, direction=side.direction, rule=Rule(peers=(peer,), ports=(port,)))

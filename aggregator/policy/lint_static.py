@@ -69,25 +69,23 @@ def _labels(policy: NetworkPolicy) -> Iterator[Finding]:
                     places.append((f"{where}:namespaceSelector", peer.namespace_selector))
     for where, selector in places:
         for key, value in dict.fromkeys(selector_keys(selector)):
-            match classify_key(key) if value is None else classify(key, value):
-                case LabelClass.GENERATED:
-                    yield Finding(
-                        code=Code.GENERATED_LABEL,
-                        severity=Severity.ERROR,
-                        subject=f"{where}:{key}",
-                        message=f"{key} is made by a controller for one rollout, pod or run: the policy dies with it",
-                        way_out="select by the owner's own spec.selector labels",
-                    )
-                case LabelClass.VOLATILE:
-                    yield Finding(
-                        code=Code.UNSTABLE_LABEL,
-                        severity=Severity.WARNING,
-                        subject=f"{where}:{key}",
-                        message=f"{key}={value or ''} changes with an upgrade",
-                        way_out="select by a label that stays",
-                    )
-                case LabelClass.STABLE:
-                    pass
+            kind = classify_key(key) if value is None else classify(key, value)
+            if kind is LabelClass.GENERATED:
+                yield Finding(
+                    code=Code.GENERATED_LABEL,
+                    severity=Severity.ERROR,
+                    subject=f"{where}:{key}",
+                    message=f"{key} is made by a controller for one rollout, pod or run: the policy dies with it",
+                    way_out="select by the owner's own spec.selector labels",
+                )
+            elif kind is LabelClass.VOLATILE:
+                yield Finding(
+                    code=Code.UNSTABLE_LABEL,
+                    severity=Severity.WARNING,
+                    subject=f"{where}:{key}",
+                    message=f"{key}={value or ''} changes with an upgrade",
+                    way_out="select by a label that stays",
+                )
 
 
 def _peers(subject: str, rule: Rule) -> Iterator[Finding]:

@@ -106,11 +106,9 @@ class VerdictTable:
 
     def rules_beside(self, ref: RuleRef) -> list[RuleRef]:
         """The rules of the same direction that open anything for the first subject for which this one does."""
-        for subject in bits(self.subjects[ref.policy]):
-            rules = dict.fromkeys(r.rule for r in self.rectangles(ref.direction, subject))
-            if ref in rules:
-                return [rule for rule in rules if rule != ref]
-        return []
+        found = (self.rectangles(ref.direction, subject) for subject in bits(self.subjects[ref.policy]))
+        rules = next((among for r in found if ref in (among := [x.rule for x in r])), [])
+        return [rule for rule in dict.fromkeys(rules) if rule != ref]
 
     def allowed(self, direction: Direction, subject: int, peer: int, *, without: int | None = None) -> int:
         """The ports that the subject's policies allow with this peer; `without` leaves one policy out."""

@@ -247,9 +247,12 @@ class Universe:
 
     def named(self, port: PolicyPort, pod_class: PeerClass) -> int:
         """The mask that a named port has on this destination: name and protocol must be declared (NP-26)."""
-        if not pod_class.pods:
-            return 0
-        numbers = {p.port for p in pod_class.pods[0].ports if p.name == port.port and p.protocol is port.protocol}
+        numbers = {
+            p.port
+            for pod in pod_class.pods[:1]
+            for p in pod.ports
+            if p.name == port.port and p.protocol is port.protocol
+        }
         return sum(self.numeric(PolicyPort(protocol=port.protocol, port=n)) for n in numbers)
 
 

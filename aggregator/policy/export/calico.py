@@ -6,7 +6,7 @@ Source: docs.tigera.io, "Network policy", "Global network set", "Tiered policy".
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from aggregator.model.address import IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
@@ -133,6 +133,8 @@ class _Writer:
                     if peer.namespace_selector is not None:
                         found["namespaceSelector"] = selector_text(peer.namespace_selector)
                     yield found
+                case _:
+                    assert_never(peer)
 
 
 def selector_text(selector: LabelSelector) -> str:
@@ -152,6 +154,8 @@ def _requirement(requirement: Requirement) -> str:
             return f"has({requirement.key})"
         case Operator.DOES_NOT_EXIST:
             return f"!has({requirement.key})"
+        case _:
+            assert_never(requirement.operator)
 
 
 def _quoted(value: str) -> str:

@@ -91,8 +91,8 @@ def workload(name: str, kind: str = "Deployment", namespace: str = "shop") -> Wo
         ),
         (
             (
-                "shop {podSelector: {matchLabels: {app: web}, matchExpressions: [{key: app, operator: In, values: [web]},"
-                " {key: x, operator: Exists}]}}"
+                "shop {podSelector: {matchLabels: {app: web}, matchExpressions:"
+                " [{key: app, operator: In, values: [web]}, {key: x, operator: Exists}]}}"
             ),
             "selects no pod",
         ),
@@ -262,6 +262,8 @@ def test_the_object_as_written_shows_host_bits_unknown_fields_and_refusals() -> 
         ("host-bits", "default/p:spec.ingress[0].from[0].ipBlock.cidr"),
         ("invalid", "default/p:spec.ingress[0].ports[0].port"),
     }
+    named = written | {"metadata": {"name": "p", "namespace": "shop"}}
+    assert "missing-namespace" not in {f.code for f in check_object(named)}
     assert {f.code for f in check_object({"kind": "NetworkPolicy", "metadata": []})} >= {"missing-namespace", "invalid"}
 
 
