@@ -47,9 +47,14 @@ class CgroupTree:
 
 
 def await_reaped(pids: set[int], deadline_seconds: float = 5.0) -> None:
-    """Killed processes stay as zombies until init has seen them; some inits take their time."""
+    """Killed processes stay as zombies until their parent, mostly init, has seen them; some inits take their time."""
     end = time.monotonic() + deadline_seconds
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < end:
+    while time.monotonic() < end:
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
         time.sleep(0.02)
 
 
