@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+from dataclasses import replace
 
 from agent.config import AgentConfig
 from agent.kernel.maps import Counter
@@ -46,7 +47,7 @@ def test_full_map_refuses_new_flows_and_counts_them(
     """A plain hash map refuses; an LRU map would evict others' counts without a trace."""
     del rig
     room, flows = 16, 101
-    small = open_rig(config.model_copy(update={"flow_entries": room}))
+    small = open_rig(replace(config, flow_entries=room))
 
     def fan_out() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:

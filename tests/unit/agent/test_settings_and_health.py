@@ -1,6 +1,7 @@
 """Settings: environment below, flags above, all faults at once. Health: a sentence where something is wrong."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -12,38 +13,33 @@ from agent.flow import OUTCOME_OF_ERROR, Outcome, address_bytes, address_text, p
 from agent.health import HealthServer, ask
 
 
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
-    for name in os.environ:
-        if name.startswith("WATTLE_"):
-            monkeypatch.delenv(name)
-
-
-def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WATTLE_CLUSTER", "from-environment")
-    monkeypatch.setenv("WATTLE_MESH_PORTS", "1,2")
-    assert read_config([])[0].cluster == "from-environment"
-    config, mode = read_config(["--cluster", "from-flag", "--once"])
-    assert config.cluster == "from-flag"
-    assert config.mesh_ports == (1, 2)
+def test_flags_win_over_the_environment() -> None:
+    environment = {"WATTLE_CLUSTER": "from-environment", "WATTLE_MESH_PORTS": "1,2", "WATTLE_PLAINTEXT": "true"}
+    assert read_config([], environment)[0].cluster == "from-environment"
+    config, mode = read_config(["--cluster", "from-flag", "--once"], environment)
+    assert (config.cluster, config.mesh_ports, config.plaintext) == ("from-flag", (1, 2), True)
     assert (mode.once, mode.check, mode.health) == (True, False, False)
 
 
+def test_empty_environment_is_the_default() -> None:
+    assert read_config([], {"WATTLE_CLUSTER": ""})[0] == AgentConfig()
+
+
 def test_every_fault_is_named_at_once() -> None:
+    wrong = ["--cluster", "Not A Label", "--flow-entries", "many", "--server", "nowhere", "--backend", "magic"]
     with pytest.raises(ConfigError) as refusal:
-        read_config(["--cluster", "Not A Label", "--flow-entries", "1", "--server", "nowhere", "--backend", "magic"])
-    assert all(name in str(refusal.value) for name in ("cluster", "flow_entries", "server", "backend"))
+        read_config(wrong, {"WATTLE_PLAINTEXT": "perhaps", "WATTLE_DRAIN_INTERVAL_SECONDS": "0"})
+    named = ("cluster", "flow_entries", "server", "backend", "plaintext", "drain_interval_seconds")
+    assert all(name in str(refusal.value) for name in named)
 
 
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(ConfigError, match="go together"):
-        read_config(["--certificate-file", "/x"])
+        read_config(["--certificate-file", "/x"], {})
 
 
 def test_every_setting_says_what_it_is() -> None:
-    assert all(field.description for field in AgentConfig.model_fields.values())
+    assert all(field.metadata["description"].endswith(".") for field in dataclasses.fields(AgentConfig))
 
 
 @pytest.mark.parametrize(
