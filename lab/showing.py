@@ -15,7 +15,7 @@ from rich.table import Table
 def show_links(console: Console, selected: str, rows: list[dict[str, Any]]) -> None:
     """The ingress and the egress table of the selected workload."""
     console.print(f"\n[bold]{selected}[/bold]: who talks to it, and whom it talks to")
-    home = selected.split("/")[0]
+    home = selected.split("/", maxsplit=1)[0]
     for direction, heading in (("Ingress", "from"), ("Egress", "to")):
         table = Table(title=direction, title_justify="left", title_style="bold", header_style="dim", expand=True)
         table.add_column(heading, ratio=4)
