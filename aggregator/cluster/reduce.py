@@ -62,6 +62,7 @@ class PodFacts(NamedTuple):
     since: float
     until: float
     ended: bool
+    steady: bool  # nothing says that it is about to let go of its address
 
 
 class ServiceFacts(NamedTuple):
@@ -220,6 +221,7 @@ def pod(raw: Raw) -> PodFacts:
         since=since,
         until=_containers_finished(status) if ended else FOREVER,
         ended=ended,
+        steady=not ended and "deletionTimestamp" not in metadata and spec.get("restartPolicy", "Always") == "Always",
     )
 
 

@@ -151,7 +151,9 @@ class Reflector:
         self._count(watched.kind, "list")
         while True:
             page = self._api.get(
-                watched.path, {"limit": PAGE, "continue": token, "fieldSelector": watched.field_selector}
+                watched.path,
+                {"limit": PAGE, "continue": token, "fieldSelector": watched.field_selector},
+                read_seconds=self._timing.hang_seconds,
             )
             for raw in page.get("items") or ():
                 seen.add(self._sink.same(watched.kind, raw))

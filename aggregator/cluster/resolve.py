@@ -20,6 +20,10 @@ from aggregator.model.protocol import Direction
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
 
+# A flow may be this much younger than the view where its peer shows no sign of letting go of its address.
+FRESH_SECONDS = 5.0
+# Where the peer is about to let go, the next owner's address may reach the API this much later than the flow.
+LETTING_GO_SECONDS = 5.0
 _MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
 
 
@@ -64,12 +68,13 @@ class ViewResolver:
 class _Question:
     """One flow at one time; collects the bounds within which its answer holds."""
 
-    __slots__ = ("_flow", "_history", "_moment", "_resolver", "_since", "_until", "_view")
+    __slots__ = ("_flow", "_history", "_moment", "_resolver", "_since", "_steady", "_until", "_view")
 
     def __init__(self, view: ClusterView, flow: FlowIdentity, moment: float, resolver: ViewResolver) -> None:
         self._view, self._history = view, view.history
         self._flow, self._moment, self._resolver = flow, moment, resolver
         self._since, self._until = NEVER, FOREVER
+        self._steady = True
 
     def answer(self) -> Resolution:
         remote_ip = canonical_address(self._flow.remote_ip)
@@ -92,8 +97,9 @@ class _Question:
         raw = _End(Address(cluster=self._view.cluster, ip=canonical_address(flow.remote_ip)))
         if isinstance(remote, _Unknown):
             return NotYet(reason=remote.reason, fallback=self._link(local, raw).link)
-        if self._moment > self._view.confirmed:
-            self._resolver.asked_ahead(self._moment)
+        ahead = self._moment - self._view.confirmed
+        if ahead > (FRESH_SECONDS if self._steady else -LETTING_GO_SECONDS):
+            self._resolver.asked_ahead(self._moment + (0.0 if self._steady else LETTING_GO_SECONDS))
             return NotYet(reason="view-behind", fallback=self._link(local, raw).link)
         return self._link(local, remote)
 
@@ -144,7 +150,7 @@ class _Question:
             return _End(Nodes(cluster=self._view.cluster), node=flow.node)
         pods = (self._history.pods.get(key) for key in self._pods_at(local_ip))
         here = [past for past in pods if past is not None and past.node_name in {"", flow.node}]
-        if len(here) != 1 or self._moment > self._view.confirmed:
+        if len(here) != 1 or self._moment > self._view.confirmed + FRESH_SECONDS:
             return _Unknown("pod-not-named")
         return self._pod_end(here[0])
 
@@ -304,7 +310,9 @@ class _Question:
         if timeline is None:
             return []
         self._narrow(timeline)
-        return self._history.pod_candidates(ip, self._moment)
+        keys = self._history.pod_candidates(ip, self._moment)
+        self._steady = self._steady and all(self._view.steady(key) for key in keys)
+        return keys
 
     def _states(self, timeline: Timeline[ServiceState] | None) -> list[ServiceState]:
         if timeline is None:

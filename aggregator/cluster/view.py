@@ -97,9 +97,13 @@ class ClusterView:
                 self.cidr_inputs += 1
                 self._put(self.others, name, reduce.trimmed(raw))
 
-    def remove(self, kind: str, namespace: str, name: str, *, at: float, uid: str = "") -> None:
-        """The object is gone at `at` at the latest."""
+    def remove(
+        self, kind: str, namespace: str, name: str, *, at: float, uid: str = "", last: Raw | None = None
+    ) -> None:
+        """The object is gone at `at` at the latest. `last`: what it was like then, where that is known."""
         with self.lock:
+            if kind == "Pod" and last is not None:
+                self._apply_pod(reduce.pod(last), at)
             self.unreadable.pop((kind, namespace, name), None)
             self._remove((kind, namespace, name), at, uid)
 
@@ -201,14 +205,23 @@ class ClusterView:
 
     def _apply_pod(self, facts: PodFacts, at: float) -> None:
         key = facts.uid or self._key_of_nameless(facts)
-        if key in self.history.pod_ends and key not in self.pods:
-            return  # a late event about a pod that is gone: a UID never comes back
+        before = self.pod_facts.get(key)
+        if before is not None and before.ips and not facts.ips:
+            facts = facts._replace(ips=before.ips)  # a pod that ends may lose its address in the object
         until = min(facts.until, at) + SKEW_SECONDS if facts.ended else FOREVER
         since = facts.since if facts.since > NEVER or not self.pods else self.confirmed
         workload = self.owners.top(facts)
         if workload is None:
             self.owners.wait(key, facts)
+        gone = self.history.pod_ends.get(key) if before is None else None
+        if gone is not None:  # a late event about a pod that is gone: a UID never comes back
+            self._touch(self.history.see_pod(key, facts, workload, since=since, until=min(until, gone)))
+            return
         changed = self.history.see_pod(key, facts, workload, since=since, until=until)
+        for ip in set(before.ips) - set(facts.ips) if before is not None else ():
+            changed |= (
+                self.history.pod_ips[ip].add(key, NEVER, at + SKEW_SECONDS) if ip in self.history.pod_ips else False
+            )
         pod = _pod(facts, workload or self.history.pods[key].workload or self.owners.nearest(facts))
         if self.pods.get(key) != pod:
             self.pods[key] = pod
@@ -229,13 +242,19 @@ class ClusterView:
         facts = self.pod_facts.pop(key, None)
         if facts is None:
             if key:
-                self.history.pod_ends.setdefault(key, at)  # its other events may still come, late
+                # Its other events may still come, late.
+                self.history.pod_ends[key] = min(at + SKEW_SECONDS, self.history.pod_ends.get(key, FOREVER))
             return
         del self.pods[key]
         if self._pod_names.get((facts.namespace, facts.name)) == key:
             del self._pod_names[(facts.namespace, facts.name)]
         self.history.end_pod(key, facts.ips, until=at + SKEW_SECONDS)
         self._changed()
+
+    def steady(self, key: str) -> bool:
+        """Nothing says that this pod is about to let go of its address."""
+        facts = self.pod_facts.get(key)
+        return facts is not None and facts.steady
 
     def nearest_owner(self, key: str) -> Workload | None:
         """For a pod whose chain of controllers has a gap that nothing will fill: the last one seen."""

@@ -53,7 +53,7 @@ class ViewSink:
 
     def remove(self, kind: str, raw: dict[str, Any]) -> None:
         namespace, name, uid = key_of(raw)
-        self._view.remove(kind, namespace, name, at=self._clock(), uid=uid)
+        self._view.remove(kind, namespace, name, at=self._clock(), uid=uid, last=raw)
 
     def known(self, kind: str) -> set[tuple[str, str, str]]:
         with self._view.lock:
@@ -190,6 +190,7 @@ class KubernetesSource:
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:
-    deadline = time.monotonic() + 10.0
+    """A thread that waits for an answer's first byte cannot be woken: it ends by its own timeout, as a daemon."""
+    deadline = time.monotonic() + 2.0
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

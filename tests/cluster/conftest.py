@@ -57,15 +57,26 @@ def admin(plane: ControlPlane) -> Admin:
 @pytest.fixture
 def namespace(admin: Admin) -> Iterator[str]:
     name = random_name("shop")
-    admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    create_namespace(admin, name)
     yield name
     with contextlib.suppress(Exception):
         admin.delete(f"/api/v1/namespaces/{name}")
 
 
+def create_namespace(admin: Admin, name: str) -> None:
+    """With the ServiceAccount that the controller manager gives it: before that it takes no pods."""
+    admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    wait_until(lambda: admin.get(f"/api/v1/namespaces/{name}/serviceaccounts/default"), "the ServiceAccount")
+
+
+def watches() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("watch-")}
+
+
 @contextlib.contextmanager
 def running(source: KubernetesSource) -> Iterator[KubernetesSource]:
     """`source.run()` on an event loop of its own."""
+    before = watches()
     loop = asyncio.new_event_loop()
     task = loop.create_task(source.run())
 
@@ -83,7 +94,7 @@ def running(source: KubernetesSource) -> Iterator[KubernetesSource]:
         alive = thread.is_alive()
         loop.close()
         assert not alive, "the source did not stop"
-        assert not [t for t in threading.enumerate() if t.name.startswith("watch-")], "a watch did not stop"
+        wait_until(lambda: not watches() - before, "every watch to stop", 120)
 
 
 Follow = Callable[..., contextlib.AbstractContextManager[KubernetesSource]]

@@ -13,7 +13,7 @@ from aggregator.model.address import AddressClass
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution, Resolved
 from aggregator.model.workload import ApiServer, Workload
-from tests.cluster.conftest import Follow
+from tests.cluster.conftest import Follow, create_namespace
 from tests.cluster.controlplane import Admin, ControlPlane, random_name, wait_until
 from tests.cluster.kubelet import Kubelet, Life, deployment, pod_spec, stamp
 
@@ -205,7 +205,7 @@ def test_an_address_reused_at_once_is_never_given_to_the_wrong_pod(
 
 def test_a_deleted_namespace_leaves_the_view(view: KubernetesSource, admin: Admin) -> None:
     name = random_name("gone")
-    admin.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    create_namespace(admin, name)
     with Kubelet(admin, name):
         admin.create(f"/apis/apps/v1/namespaces/{name}/deployments", deployment("web", 2))
         admin.create(

@@ -261,7 +261,7 @@ def test_a_late_flow_is_given_to_who_left_last_and_only_within_the_grace_period(
 
 def test_a_view_that_lags_behind_the_flow_waits_and_then_says_so() -> None:
     where = shop()
-    where.confirmed = NOON.timestamp() - 1
+    where.confirmed = NOON.timestamp() - 10
     resolver = ViewResolver(where)
     before = resolver.generation
     answer = resolver.resolve(flow("10.244.2.6"), NOON)
@@ -273,6 +273,28 @@ def test_a_view_that_lags_behind_the_flow_waits_and_then_says_so() -> None:
     where.confirmed = NOON.timestamp()
     assert resolver.generation > before, "who asked too early is told to ask again"
     assert link(resolver.resolve(flow("10.244.2.6"), NOON))[1] == workload("api")
+
+
+def test_a_flow_a_little_younger_than_the_view_is_answered_unless_its_peer_is_about_to_go() -> None:
+    where = shop()
+    where.confirmed = NOON.timestamp() - 1
+    assert link(resolve(where, flow("10.244.2.6")))[1] == workload("api")
+    going = objects.pod("api-1-a", ip="10.244.2.6", node="node-2", owner=objects.owned_by("ReplicaSet", "api-1"))
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:30Z"
+    where.apply("Pod", going, at=NOON.timestamp())
+    assert resolve(where, flow("10.244.2.6")).reason == "view-behind"
+
+
+def test_an_agent_that_sees_another_pod_use_an_address_makes_it_doubtful() -> None:
+    where = shop()
+    unknown = flow("8.8.8.8", pod_uid="uid-new", node="node-2", local_ip=ip_address("10.244.2.6"))
+    assert resolve(where, unknown).reason == "pod-not-known"
+    assert resolve(where, flow("10.244.2.6")).reason == "address-changed-hands"
+    assert link(resolve(where, flow("10.244.2.6"), NOON + timedelta(minutes=5)))[1] == workload("api")
+    new = objects.pod("new", ip="10.244.2.6", uid="uid-new", node="node-2", started="2026-01-01T11:59:50Z")
+    where.remove("Pod", "shop", "api-1-a", uid="uid-api-1-a", at=NOON.timestamp() - 30)
+    where.apply("Pod", new, at=NOON.timestamp())
+    assert link(resolve(where, flow("10.244.2.6")))[1] == workload("new", "Pod")
 
 
 def test_an_answer_says_how_long_it_holds() -> None:
