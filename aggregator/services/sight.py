@@ -12,7 +12,7 @@ from functools import cached_property
 
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
-from aggregator.model.link import Link, ObservedLink, link_key
+from aggregator.model.link import Link, ObservedLink
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.policy.dns import find_dns
 from aggregator.policy.peers import API_SERVER_SERVICE
@@ -103,7 +103,22 @@ class Sight:
             removed_policies=tuple(said for said in decisions.removed_policies if self.namespace(said[0])),
         )
 
-    def masked_id(self, link: Link) -> str:
-        """The id of a row whose other end is hidden: it says nothing to who does not hold the key."""
-        digest = hashlib.blake2b(link_key(link).encode(), digest_size=8, key=self.key[:64]).digest()
-        return str(int.from_bytes(digest, "big", signed=True))
+    def named(self, masked: Iterable[ObservedLink]) -> list[tuple[str, ObservedLink]]:
+        """Masked rows with their ids; order and ids come from what the caller's own end saw, and from nothing else."""
+        counted: dict[tuple[str, ...], int] = {}
+        found = []
+        for row in sorted(masked, key=self._own_side):
+            kept = self._own_side(row)[:4]
+            counted[kept] = counted.get(kept, 0) + 1
+            text = " ".join((*kept, str(counted[kept])))
+            digest = hashlib.blake2b(text.encode(), digest_size=8, key=self.key[:64]).digest()
+            found.append((str(int.from_bytes(digest, "big", signed=True)), row))
+        return found
+
+    def _own_side(self, row: ObservedLink) -> tuple[str, ...]:
+        link, seen = row.link, row.evidence
+        outward = self.end(link.src)
+        own, pods = (link.src, seen.src_pods) if outward else (link.dst, seen.dst_pods)
+        place = (str(own), "egress" if outward else "ingress", link.protocol.value, str(link.port))
+        counts = (f"{n:020d}" for n in (seen.connections, seen.tx_bytes, seen.rx_bytes, seen.failed_attempts))
+        return (*place, *counts, str(seen.first_seen), str(seen.last_seen), str(row.established), *pods)

@@ -29,10 +29,14 @@ def link_rows(
     proposed = _proposed(generate_for(question, rows, namespace=namespace, workloads=workloads))
     table = _Table(question, proposed, namespace, frozenset(workloads))
     found = []
-    for row, masked in [*((row, False) for row in rows.clear), *((row, True) for row in rows.masked)]:
+    for row in rows.clear:
         own = table.direction_of(row.link, direction)
         if own is not None:
-            found.append(table.masked_row(row, own) if masked else table.row(row, own))
+            found.append(table.row(row, own))
+    for identity, row in question.sight.named(rows.masked):
+        own = table.direction_of(row.link, direction)
+        if own is not None:
+            found.append(table.masked_row(identity, row, own))
     return found
 
 
@@ -105,11 +109,11 @@ class _Table:
             decision=decision_on(self.question, link),
         )
 
-    def masked_row(self, row: ObservedLink, direction: Direction) -> LinkRow:
+    def masked_row(self, identity: str, row: ObservedLink, direction: Direction) -> LinkRow:
         link, seen = row.link, row.evidence
         outward = direction is Direction.EGRESS
         return LinkRow(
-            id=self.question.sight.masked_id(link),
+            id=identity,
             direction=direction.value,
             workload=peer_view(self.question, link.src if outward else link.dst),
             peer=MASKED,
@@ -162,4 +166,4 @@ def rows_by_id(rows: Iterable[ObservedLink]) -> Mapping[str, Link]:
 
 
 def masked_ids(question: Question, rows: Iterable[ObservedLink]) -> frozenset[str]:
-    return frozenset(question.sight.masked_id(row.link) for row in rows)
+    return frozenset(identity for identity, _ in question.sight.named(rows))
