@@ -27,7 +27,12 @@ class CgroupTree:
     def make(self, path: str) -> list[Path]:
         made = [root / path for root in self.roots]
         for directory in made:
-            directory.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise MachineError(
+                    f"cannot make the cgroup {directory}: {error.strerror}; run on the host itself"
+                ) from error
         return made
 
     def remove(self, path: str = "", deadline_seconds: float = 10.0) -> set[int]:

@@ -5,6 +5,7 @@ and die in them), the state directory behind /run/wattle-lab/<lab>. So `down` is
 or was killed.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def require_programs(scenario: Scenario) -> None:
                 )
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked() -> Iterator[None]:
     """One change of what exists at a time; waiting for a lab to settle is outside of it."""
     HOME.mkdir(parents=True, exist_ok=True)
@@ -228,6 +228,8 @@ def clean(name: str) -> bool:
     for netns in left:
         wires.drop(netns)
     remove_state(place)
+    with contextlib.suppress(OSError):  # other labs live there
+        HOME.rmdir()
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lab import pods, services
 from lab.addresses import NodePlan, ServiceAddresses
-from lab.controller import Names, admit, admit_service, api_service
+from lab.cluster import admit_service, api_service
+from lab.controller import Names, admit
 from lab.files import write_atomically
 from lab.network import Wires, inside
 from lab.objects import ObjectFolder

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 from lab import pods
 from lab.addresses import NodePlan, PodAddresses, plan_nodes
 from lab.cgroups import tree
-from lab.controller import Names, PodPlan, admit, cluster_objects, expand, owner_reference, start_job, timestamp
+from lab.cluster import cluster_objects
+from lab.controller import Names, PodPlan, admit, expand, owner_reference, start_job, timestamp
 from lab.cronjobs import Schedule
 from lab.errors import LabError
 from lab.files import write_atomically
 from lab.network import NETNS_FOLDER, PATH, Wires
 from lab.objects import ObjectFolder
 from lab.pods import Place, Pod, is_job, serves_dns
+from lab.podstatus import status as pod_status
 from lab.proxy import Proxy
 from lab.report import Report, workload_status
 from lab.scenario import Manifest, Scenario
@@ -151,7 +153,7 @@ class Supervisor:
         addresses = () if plan.manifest["spec"].get("hostNetwork") else self.free[node.name].take()
         nameserver = self.proxy.nameserver() if pods.asks_cluster_dns(plan.manifest) else None
         pod = pods.new_pod(plan, node, addresses, nameserver, self.place)
-        pod.manifest["status"] = pods.status(pod)
+        pod.manifest["status"] = pod_status(pod)
         self.objects.put(pod.manifest)
         pods.start(pod, self.place)
         self.pods.append(pod)
@@ -185,7 +187,7 @@ class Supervisor:
 
     def _finish(self, pod: Pod) -> None:
         pod.finished_at, pod.finished_monotonic, pod.ready = timestamp(), time.monotonic(), False
-        pod.manifest["status"] = pods.status(pod)
+        pod.manifest["status"] = pod_status(pod)
         pods.tear_down(pod, self.place)
         self.free[pod.node.name].give_back(() if pod.host_network else pod.addresses)
 
@@ -204,7 +206,7 @@ class Supervisor:
 
     def _write_objects(self) -> None:
         for pod in self.pods:
-            pod.manifest["status"] = pods.status(pod)
+            pod.manifest["status"] = pod_status(pod)
             self.objects.put(pod.manifest)
         for key, owners in self.owners.items():
             mine = [pod for pod in self.pods if pod.plan.workload == key]

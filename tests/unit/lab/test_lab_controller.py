@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import controller, services
+from lab import cluster, controller, services
 from lab.addresses import PodAddresses, ServiceAddresses, plan_nodes
-from lab.controller import Names, admit, admit_service, expand, start_job, without
+from lab.cluster import admit_service
+from lab.controller import Names, admit, expand, start_job, without
 from lab.errors import ScenarioError
 from lab.scenario import Scenario, load
 from lab.services import Backend
@@ -212,13 +213,13 @@ def test_a_pod_of_another_namespace_or_without_the_label_is_no_backend(names: Na
 
 def test_the_cluster_has_what_every_cluster_has(clinic: Scenario, names: Names) -> None:
     nodes = plan_nodes(clinic.node_names(), clinic.lab.cidrs)
-    found = {(i["kind"], i["metadata"]["name"]): i for i in controller.cluster_objects(clinic, nodes, names)}
+    found = {(i["kind"], i["metadata"]["name"]): i for i in cluster.cluster_objects(clinic, nodes, names)}
     assert found["Node", "ward-1"]["spec"]["podCIDRs"] == ["10.42.0.0/24", "fd00:10:42::/64"]
     assert found["ServiceCIDR", "kubernetes"]["spec"]["cidrs"] == ["10.43.0.0/16", "fd00:10:43::/112"]
     assert "podSubnet: 10.42.0.0/16,fd00:10:42::/48" in str(found["ConfigMap", "kubeadm-config"]["data"])
     for name in ("clinic", "default", "kube-system"):
         assert found["Namespace", name]["metadata"]["labels"]["kubernetes.io/metadata.name"] == name
-    api = controller.api_service(clinic, names)
+    api = cluster.api_service(clinic, names)
     assert api["spec"]["clusterIP"] == "10.43.0.1"
 
 
