@@ -25,17 +25,18 @@ SIGHTING_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Span(Generic[K]):
-    """`key` may have been so from `since` to `until`."""
+    """`key` may have been so from `since` to `until`; from `sure` on it was, until it let go."""
 
     key: K
     since: float
     until: float
+    sure: float = FOREVER
 
-    def narrow(self, since: float, until: float) -> bool:
+    def narrow(self, since: float, until: float, sure: float) -> bool:
         """Take both bounds into account: what either rules out is ruled out. True when that changed it."""
-        before = (self.since, self.until)
-        self.since, self.until = max(self.since, since), min(self.until, until)
-        return before != (self.since, self.until)
+        before = (self.since, self.until, self.sure)
+        self.since, self.until, self.sure = max(self.since, since), min(self.until, until), min(self.sure, sure)
+        return before != (self.since, self.until, self.sure)
 
 
 class Timeline(Generic[K]):
@@ -46,12 +47,16 @@ class Timeline(Generic[K]):
     def __init__(self) -> None:
         self.spans: list[Span[K]] = []
 
-    def add(self, key: K, since: float, until: float) -> bool:
+    def add(self, key: K, since: float, until: float, sure: float = FOREVER) -> bool:
         for span in self.spans:
             if span.key == key:
-                return span.narrow(since, until)
-        self.spans.append(Span(key, since, until))
+                return span.narrow(since, until, sure)
+        self.spans.append(Span(key, since, until, sure))
         return True
+
+    def surely(self, key: K, moment: float) -> bool:
+        """It had it at `moment` unless it had let go by then: it had been seen with it before."""
+        return any(span.key == key and span.sure <= moment for span in self.spans)
 
     def at(self, moment: float, grace_seconds: float) -> list[K]:
         """Who may have had it at `moment`; when nobody may, who let go of it last within the grace period before."""
@@ -144,8 +149,10 @@ class History:
             found += [k for k, t in seen.items() if abs(t - moment) <= SIGHTING_SECONDS and k not in found]
         return found
 
-    def see_pod(self, key: str, facts: PodFacts, workload: Workload | None, *, since: float, until: float) -> bool:
-        """A version of a pod was seen; its address may have been its own from `since` to `until`."""
+    def see_pod(
+        self, key: str, facts: PodFacts, workload: Workload | None, *, since: float, until: float, at: float
+    ) -> bool:
+        """A version of a pod was seen at `at`; its address may have been its own from `since` to `until`."""
         known = self.pods.get(key)
         past = PodPast(
             key,
@@ -165,11 +172,20 @@ class History:
             self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
         if facts.host_network:
             return changed
+        sure = FOREVER if facts.ended else at + SKEW_SECONDS
         for ip in facts.ips:
-            changed |= self.pod_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until)
+            changed |= self.pod_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until, sure)
             if ip in self.sightings and self.sightings[ip].pop(key, None) is not None and not self.sightings[ip]:
                 del self.sightings[ip]
         return changed
+
+    def learn_owner(self, key: str, workload: Workload) -> bool:
+        """The owner of a pod that may be gone already."""
+        past = self.pods.get(key)
+        if past is None or past.workload is not None:
+            return False
+        self.pods[key] = past._replace(workload=workload)
+        return True
 
     def end_pod(self, key: str, ips: Iterable[IPAddress], *, until: float) -> None:
         """The pod is known to be gone at `until`."""

@@ -9,6 +9,7 @@ from aggregator.model.workload import Workload
 
 # Kinds whose own controller is looked up. Every other kind is a workload by itself, custom ones by their own kind.
 LOOKED_UP = frozenset({"ReplicaSet", "Job"})
+MOST_WAITED_FOR = 10_000
 
 
 class Owners:
@@ -17,15 +18,15 @@ class Owners:
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._seen: dict[str, OwnerFacts] = {}  # by UID, and by "namespace/Kind/name"
-        self._waiting: dict[str, set[str]] = {}
+        self._waiting: dict[str, dict[str, PodFacts]] = {}
         self._workloads: dict[Workload, Workload] = {}
 
-    def see(self, facts: OwnerFacts) -> set[str]:
-        """A ReplicaSet or Job exists; the keys of the pods that waited for it."""
-        waited: set[str] = set()
+    def see(self, facts: OwnerFacts) -> dict[str, PodFacts]:
+        """A ReplicaSet or Job exists; the pods that waited for it, by key."""
+        waited: dict[str, PodFacts] = {}
         for name in _names(facts):
             self._seen[name] = facts
-            waited |= self._waiting.pop(name, set())
+            waited |= self._waiting.pop(name, {})
         return waited
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
@@ -37,7 +38,9 @@ class Owners:
         """Remember that this pod waits for the controller that is missing in its chain."""
         missing = self._climb(facts.namespace, facts.owner)[1] if facts.owner else ""
         if missing:
-            self._waiting.setdefault(missing, set()).add(pod_key)
+            self._waiting.setdefault(missing, {})[pod_key] = facts
+        while len(self._waiting) > MOST_WAITED_FOR:  # what was deleted before it was seen never comes
+            del self._waiting[next(iter(self._waiting))]
 
     def top(self, facts: PodFacts) -> Workload | None:
         if facts.owner is None or facts.owner.kind == "Node":  # a static pod's mirror is owned by its node

@@ -22,7 +22,8 @@ from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Worklo
 
 # A flow may be this much younger than the view where its peer shows no sign of letting go of its address.
 FRESH_SECONDS = 5.0
-# Where the peer is about to let go, the next owner's address may reach the API this much later than the flow.
+# Where the peer is about to let go, or had not been seen with its address yet, the status of the pod that had it after,
+# or before, may reach the API this much later than the flow.
 LETTING_GO_SECONDS = 5.0
 _MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
 
@@ -311,7 +312,9 @@ class _Question:
             return []
         self._narrow(timeline)
         keys = self._history.pod_candidates(ip, self._moment)
-        self._steady = self._steady and all(self._view.steady(key) for key in keys)
+        self._steady = self._steady and all(
+            self._view.steady(key) and timeline.surely(key, self._moment) for key in keys
+        )
         return keys
 
     def _states(self, timeline: Timeline[ServiceState] | None) -> list[ServiceState]:

@@ -8,6 +8,7 @@ share it: who reads or writes holds `lock`.
 
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aggregator.cluster import reduce
@@ -16,7 +17,7 @@ from aggregator.cluster.cidrs import CidrRole, ClusterCidrs
 from aggregator.cluster.foreign import EXTRA_KINDS, parse_extra
 from aggregator.cluster.history import SKEW_SECONDS, History
 from aggregator.cluster.owners import LOOKED_UP, Owners
-from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
+from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
 from aggregator.errors import InputError
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
 from aggregator.model.workload import Workload
@@ -90,7 +91,7 @@ class ClusterView:
                 policy = parse_policy(raw)
                 self._put(self.policies, (policy.namespace, policy.name), policy)
             case _ if kind in WORKLOAD_KINDS:
-                self._apply_workload(kind, raw, at)
+                self._apply_workload(kind, raw)
             case _ if kind in EXTRA_KINDS:
                 self._put(self.extra_policies, name, parse_extra(kind, raw))
             case _:
@@ -215,9 +216,9 @@ class ClusterView:
             self.owners.wait(key, facts)
         gone = self.history.pod_ends.get(key) if before is None else None
         if gone is not None:  # a late event about a pod that is gone: a UID never comes back
-            self._touch(self.history.see_pod(key, facts, workload, since=since, until=min(until, gone)))
+            self._touch(self.history.see_pod(key, facts, workload, since=since, until=min(until, gone), at=at))
             return
-        changed = self.history.see_pod(key, facts, workload, since=since, until=until)
+        changed = self.history.see_pod(key, facts, workload, since=since, until=until, at=at)
         for ip in set(before.ips) - set(facts.ips) if before is not None else ():
             changed |= (
                 self.history.pod_ips[ip].add(key, NEVER, at + SKEW_SECONDS) if ip in self.history.pod_ips else False
@@ -261,13 +262,24 @@ class ClusterView:
         facts = self.pod_facts.get(key)
         return self.owners.nearest(facts) if self.derive and facts is not None else None
 
-    def _apply_workload(self, kind: str, raw: Raw, at: float) -> None:
+    def _apply_workload(self, kind: str, raw: Raw) -> None:
         facts = reduce.workload(raw, kind)
         self._put(self.workload_facts, (kind, facts.namespace, facts.name), facts)
         if kind in LOOKED_UP:
-            for key in self.owners.see(reduce.owner(raw, kind)):
-                if key in self.pod_facts:
-                    self._apply_pod(self.pod_facts[key], at)
+            self.see_owner(reduce.owner(raw, kind))
+
+    def see_owner(self, owner: OwnerFacts) -> None:
+        """A controller exists: the pods that waited for it have an owner now, also those that are gone."""
+        for key, facts in self.owners.see(owner).items():
+            workload = self.owners.top(facts)
+            if workload is None:
+                self.owners.wait(key, facts)
+                continue
+            changed = self.history.learn_owner(key, workload)
+            if key in self.pods and self.pods[key].workload != workload:
+                self.pods[key] = replace(self.pods[key], workload=workload)
+                changed = True
+            self._touch(changed)
 
     # ---- nodes ------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def workload(name: str, kind: str = "Deployment", namespace: str = "shop") -> Wo
     return Workload(cluster="c", namespace=namespace, kind=kind, name=name)
 
 
-def view(*raws: dict[str, Any], at: datetime = NOON) -> ClusterView:
+def view(*raws: dict[str, Any], at: datetime = NOON - timedelta(minutes=1)) -> ClusterView:
     """A cluster that stands still, with two nodes and complete CIDRs."""
     found = ClusterView("c")
     for raw in (
