@@ -120,6 +120,9 @@ class AgentConfig:
     )
 
     cgroup_root: Path = setting(Path("/sys/fs/cgroup"), "The node's cgroup file systems.", parse=Path)
+    kubelet_cgroup: str = setting(
+        "/", "The kubelet's cgroupRoot: only pods below it are this node's, where several nodes share a kernel."
+    )
     proc_root: Path = setting(Path("/proc"), "The node's proc file system.", parse=Path)
     pod_logs: Path = setting(Path("/var/log/pods"), "The kubelet's log folders.", parse=Path)
     pin_directory: Path = setting(

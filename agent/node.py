@@ -50,6 +50,7 @@ class Node:
             logs=PodLogs(config.pod_logs),
             host_netns_inode=_host_netns_inode(config.proc_root),
             mesh_ports=config.mesh_ports,
+            kubelet_cgroup=config.kubelet_cgroup,
         )
         self._sockets = OpenSockets(proc=config.proc_root, cgroups=self.cgroups, resolver=self.resolver)
         metrics.PINNED.set(pins is not None)

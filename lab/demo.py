@@ -151,6 +151,7 @@ def agent(lab: LabHandle) -> list[str]:
         "agent",
         "--plaintext",
         *("--node", next(iter(lab.nodes))),
+        *("--kubelet-cgroup", f"/{lab.cgroup_roots[0].name}"),
         *("--pod-logs", str(lab.pod_logs_dir)),
         *("--pin-directory", str(lab.state / "pins")),
         *("--server", f"{INGEST[0]}:{INGEST[1]}"),

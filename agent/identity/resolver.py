@@ -66,9 +66,16 @@ class Resolver:
     """Identity of (cgroup, network namespace) pairs, remembered beyond their end."""
 
     def __init__(
-        self, *, cgroups: CgroupPaths, logs: PodLogs, host_netns_inode: int, mesh_ports: tuple[int, ...]
+        self,
+        *,
+        cgroups: CgroupPaths,
+        logs: PodLogs,
+        host_netns_inode: int,
+        mesh_ports: tuple[int, ...],
+        kubelet_cgroup: str = "/",
     ) -> None:
         self._cgroups = cgroups
+        self._pods_below = kubelet_cgroup.rstrip("/") + "/"
         self._logs = logs
         self._host_netns_inode = host_netns_inode
         self._mesh_ports = np.array(mesh_ports, np.uint16)
@@ -84,7 +91,7 @@ class Resolver:
         if sight.netns_inode == self._host_netns_inode:
             self._host_cookie = sight.netns_cookie
         path = self._cgroups.find(sight.cgroup_id, pid=sight.pid)
-        found = parse(path) if path is not None else None
+        found = self._pod_of(path) if path is not None else None
         if found is None:
             return
         _remember(self._cookie_of_cgroup, sight.cgroup_id, sight.netns_cookie)
@@ -187,7 +194,11 @@ class Resolver:
         path = self._cgroups.find(cgroup_id)
         if path is None:
             return None
-        return parse(path) or _NOT_A_POD
+        return self._pod_of(path) or _NOT_A_POD
+
+    def _pod_of(self, path: str) -> ContainerPath | None:
+        """A pod of this node's kubelet: nodes that share a kernel each have a cgroup of their own."""
+        return parse(path) if path.startswith(self._pods_below) else None
 
     def _address(self, cgroup_id: int, netns_cookie: int, seen: bytes | None) -> bytes:
         """A wildcard UDP socket does not tell its address; an earlier flow of the same pod did."""

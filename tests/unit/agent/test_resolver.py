@@ -34,12 +34,13 @@ class Logs:
         return "main" if container_id else ""
 
 
-def resolver() -> Resolver:
+def resolver(kubelet_cgroup: str = "/") -> Resolver:
     made = Resolver(
         cgroups=Paths(),  # type: ignore[arg-type]
         logs=Logs(),  # type: ignore[arg-type]
         host_netns_inode=HOST_INODE,
         mesh_ports=(15001, 15006),
+        kubelet_cgroup=kubelet_cgroup,
     )
     made.cgroup_created(30, f"/kubepods/pod{UID.format(3)}/{'3' * 64}")
     made.cgroup_created(40, f"/kubepods/pod{UID.format(4)}/{'4' * 64}")
@@ -80,6 +81,16 @@ def test_cgroup_names_the_pod() -> None:
     side = attributed.columns.locals[0]
     assert (side.pod_uid, side.container_id, side.container_name) == (UID.format(3), "3" * 64, "main")
     assert side.address == address_bytes("10.0.0.3")
+
+
+def test_a_pod_of_another_kubelet_on_this_kernel_is_not_ours() -> None:
+    made = resolver("/node-1")
+    made.cgroup_created(50, f"/node-1/kubepods/pod{UID.format(5)}/{'5' * 64}")
+    made.cgroup_created(60, f"/node-10/kubepods/pod{UID.format(6)}/{'6' * 64}")
+    made.saw(FirstSight(pid=0, cgroup_id=60, netns_cookie=78, netns_inode=5))
+    attributed = attribute(made, flow(30, POD_COOKIE), flow(50, POD_COOKIE), flow(60, 78, count=3))
+    assert pods(attributed) == ["pod-5"]
+    assert attributed.unreported.not_a_pod == 4
 
 
 def test_cookie_names_it_where_the_cgroup_is_unknown() -> None:
