@@ -34,7 +34,7 @@ from aggregator.model.decision import (
 from aggregator.model.protocol import Protocol
 from aggregator.services.decisions import Deciding
 from aggregator.services.paging import Page, page_of_decisions
-from aggregator.services.views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
+from aggregator.services.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
 
 routes = APIRouter(tags=["decisions"])
 

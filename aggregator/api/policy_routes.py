@@ -7,8 +7,8 @@ from fastapi import APIRouter, Header, Query, Response
 from aggregator.api import examples
 from aggregator.api.asking import CallerDep, NamespacePath, RefDep, ReviewDep, SpanQuery
 from aggregator.api.problems import Responses, documented
+from aggregator.services.policy_views import CertificateView, ProposalView
 from aggregator.services.spans import ALL
-from aggregator.services.views import CertificateView, ProposalView
 
 routes = APIRouter()
 
@@ -56,7 +56,7 @@ def workload_policy(
     format: FormatQuery = None,  # noqa: A002  # the parameter's name is the API's
     accept: AcceptHeader = "",
 ) -> ProposalView | Response:
-    return _answer(review.workload_proposal(caller, ref, span=span), format, accept)
+    return _answer(review.proposal(caller, ref, span=span), format, accept)
 
 
 @routes.get(
@@ -74,7 +74,17 @@ def namespace_policy(
     format: FormatQuery = None,  # noqa: A002  # the parameter's name is the API's
     accept: AcceptHeader = "",
 ) -> ProposalView | Response:
-    return _answer(review.namespace_proposal(caller, namespace, span=span), format, accept)
+    return _answer(review.proposal(caller, namespace, span=span), format, accept)
+
+
+@routes.get(
+    "/workloads/{namespace}/{kind}/{name}/certificate",
+    tags=["proposals"],
+    summary="The proof of a workload's proposal alone",
+    responses=_REFUSALS,
+)
+def workload_certificate(review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL) -> CertificateView:
+    return review.proposal(caller, ref, span=span).certificate
 
 
 @routes.get(
@@ -86,4 +96,4 @@ def namespace_policy(
 def namespace_certificate(
     review: ReviewDep, caller: CallerDep, namespace: NamespacePath, span: SpanQuery = ALL
 ) -> CertificateView:
-    return review.namespace_proposal(caller, namespace, span=span).certificate
+    return review.proposal(caller, namespace, span=span).certificate

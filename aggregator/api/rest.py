@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
-from aggregator.api import decision_routes, policy_routes, review_routes
+from aggregator.api import decision_routes, policy_routes, preview_routes, review_routes
 from aggregator.api.asking import Authenticator
 from aggregator.api.problems import Problem, install_problems
 from aggregator.errors import UnauthenticatedError
@@ -64,7 +64,7 @@ def create_api(
     api.state.deciding = review.deciding
     api.state.authenticator = authenticator
     install_problems(api)
-    for routes in (review_routes.routes, policy_routes.routes, decision_routes.routes):
+    for routes in (review_routes.routes, policy_routes.routes, preview_routes.routes, decision_routes.routes):
         api.include_router(routes, prefix=PREFIX)
     _add_operations(api, ready, registry)
     api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's own way to extend the document

@@ -13,9 +13,7 @@ from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
 from aggregator.services.caller import Resource
 from aggregator.services.question import Question, Rows
-from aggregator.services.sight import Sight
-from aggregator.services.subjects import etag_of, record_of, subjects_of_version
-from aggregator.services.views import (
+from aggregator.services.said_views import (
     AliasesView,
     AliasView,
     DecisionView,
@@ -25,6 +23,8 @@ from aggregator.services.views import (
     TypedCidrView,
     WorkloadDecisionsView,
 )
+from aggregator.services.sight import Sight
+from aggregator.services.subjects import etag_of, record_of, subjects_of_version
 from aggregator.store.decisions import DecisionState, LoggedDecision, Undo
 
 LONG = timedelta(days=30)

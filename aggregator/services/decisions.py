@@ -33,9 +33,9 @@ from aggregator.services.decision_views import (
     workload_view,
 )
 from aggregator.services.question import SERVICE_KIND, Question, Rows, WorkloadRef
+from aggregator.services.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
 from aggregator.services.subjects import record_of, subjects_of, subjects_of_version
 from aggregator.services.tables import masked_ids, rows_by_id
-from aggregator.services.views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
 from aggregator.store.decisions import DecisionEntry, DecisionLog, DecisionState, Said, Undo
 
 audit = logging.getLogger("wattle.audit")

@@ -1,8 +1,8 @@
 """Kubernetes' own authority: TokenReview says who calls, SubjectAccessReview what they may do.
 
 Enters: a bearer token, a right. Leaves: a Caller, or yes and no. Invariant: nothing is allowed that the API server did
-not allow within the last minute; a token is never kept or logged, only its hash is remembered; when the API server cannot
-be asked, the answer is an error, never yes.
+not allow within the last minute; a token is never kept or logged, only its hash is remembered; when the API server
+cannot be asked, the answer is an error, never yes.
 """
 
 import hashlib

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
-from aggregator.services.views import DecisionView, LinkRow, NamespaceRow, WorkloadRow
+from aggregator.services.said_views import DecisionView
+from aggregator.services.views import LinkRow, NamespaceRow, WorkloadRow
 
 Row = TypeVar("Row")
 Key = tuple[Any, ...]

@@ -14,9 +14,7 @@ from aggregator.model.proposal import Generation, Proposal, Widening
 from aggregator.model.workload import Workload
 from aggregator.policy.certify import CERTIFICATE_BROKEN, SecondEvaluator, certify
 from aggregator.policy.render import render
-from aggregator.services.question import Question, Rows
-from aggregator.services.tables import generate_for
-from aggregator.services.views import (
+from aggregator.services.policy_views import (
     BreachView,
     CertificateView,
     ChosenLinkView,
@@ -26,23 +24,15 @@ from aggregator.services.views import (
     SynthesisedView,
     WideningView,
 )
+from aggregator.services.question import Question, Rows
+from aggregator.services.tables import generate_for
 from aggregator.services.wording import finding_views
 
 MASKED_PEERS = "masked-peers"
 
 
-def propose(
-    question: Question,
-    rows: Rows,
-    *,
-    scope: str,
-    span: str,
-    namespace: str,
-    workloads: Sequence[Workload] = (),
-    second: SecondEvaluator | None = None,
-) -> ProposalView:
-    """The proposals of one namespace, or of some workloads of it."""
-    generation = proved(question, rows, namespace=namespace, workloads=workloads, second=second)
+def proposal_view(question: Question, rows: Rows, generation: Generation, *, scope: str, span: str) -> ProposalView:
+    """A certified Generation of some rows, as a caller is shown it."""
     text = render(generation.policies)
     findings = [*generation.findings, *_masked(scope, rows.masked)]
     return ProposalView(

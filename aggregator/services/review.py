@@ -5,23 +5,36 @@ the same answer; each answer is one consistent cut of links, cluster and decisio
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aggregator.errors import NotFoundError
+from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
 from aggregator.policy.certify import SecondEvaluator
 from aggregator.policy.profiles.known import profile_named
+from aggregator.services.applied import AppliedPolicies
+from aggregator.services.applied_views import applied_policies, explained
 from aggregator.services.caller import Caller, Resource, Verb
 from aggregator.services.decisions import Deciding
-from aggregator.services.proposals import propose
+from aggregator.services.policy_views import (
+    AppliedPoliciesView,
+    DiffView,
+    ExplainedLinkView,
+    ExportView,
+    PlanView,
+    ProposalView,
+    SimulationView,
+)
+from aggregator.services.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
+from aggregator.services.proposals import proposal_view, proved
 from aggregator.services.question import LinkStore, Question, Rows, View, WorkloadRef
 from aggregator.services.sight import Sight
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, status_view
-from aggregator.services.tables import link_rows
-from aggregator.services.views import AgentView, LinkRow, NamespaceRow, ProposalView, StatusView, WorkloadRow
+from aggregator.services.tables import link_rows, rows_by_id
+from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog
 
@@ -37,6 +50,18 @@ class Sources:
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
     masking_key: bytes = b""
+
+
+PolicyScope = WorkloadRef | str
+"""A workload (or Service), or the name of a namespace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    question: Question
+    namespace: str
+    workloads: Sequence[Workload]
+    rows: Rows
 
 
 class Review:
@@ -94,25 +119,62 @@ class Review:
 
     # ---- proposals --------------------------------------------------------------------------------------------------
 
+    def proposal(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> ProposalView:
+        """Of a workload, or of the namespace of this name."""
+        asked = self._asked(caller, scope, span)
+        return proposal_view(asked.question, asked.rows, self._proved(asked), scope=str(scope), span=span)
+
     def workload_proposal(self, caller: Caller, ref: WorkloadRef, *, span: str = ALL) -> ProposalView:
-        caller.must(Verb.GET, Resource.POLICIES, ref.namespace)
-        question = self.question(caller)
-        workloads, rows = self._workload(question, ref, span)
-        return propose(
-            question,
-            rows,
-            scope=str(ref),
-            span=span,
-            namespace=ref.namespace,
-            workloads=workloads,
-            second=self._sources.second,
-        )
+        return self.proposal(caller, ref, span=span)
 
     def namespace_proposal(self, caller: Caller, namespace: str, *, span: str = ALL) -> ProposalView:
-        caller.must(Verb.GET, Resource.POLICIES, namespace)
+        return self.proposal(caller, namespace, span=span)
+
+    # ---- what proposals would do ------------------------------------------------------------------------------------
+
+    def simulation(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> SimulationView:
+        asked = self._asked(caller, scope, span)
+        return simulation_view(asked.question, asked.rows, self._proved(asked), scope=str(scope), span=span)
+
+    def diff(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> DiffView:
+        asked = self._asked(caller, scope, span)
+        return diff_view(asked.question, self._proved(asked), scope=str(scope))
+
+    def plan(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> PlanView:
+        asked = self._asked(caller, scope, span)
+        return plan_view(asked.question, self._proved(asked), scope=str(scope))
+
+    def export(self, caller: Caller, scope: PolicyScope, kind: ExportKind, *, span: str = ALL) -> ExportView:
+        asked = self._asked(caller, scope, span)
+        return export_view(asked.question, self._proved(asked), kind, scope=str(scope))
+
+    # ---- what is applied --------------------------------------------------------------------------------------------
+
+    def applied(
+        self, caller: Caller, scope: PolicyScope, *, span: str = ALL, unused: bool = False
+    ) -> AppliedPoliciesView:
+        """`unused`: only those that select nothing that runs."""
+        asked = self._asked(caller, scope, span)
+        question = asked.question
+        policies = [p for p in question.cluster.policies if p.namespace == asked.namespace]
+        workloads = sorted(w for w in question.known_workloads if w.namespace == asked.namespace)
+        if asked.workloads:
+            selecting = AppliedPolicies(cluster=question.cluster)
+            policies = [p for p in policies if any(p in selecting.selecting(w) for w in asked.workloads)]
+            workloads = list(asked.workloads)
+        found = applied_policies(question, asked.rows, policies, workloads, scope=str(scope), span=span)
+        if not unused:
+            return found
+        return replace(found, policies=[policy for policy in found.policies if policy.unused])
+
+    def explain_link(self, caller: Caller, ref: WorkloadRef, identity: str) -> ExplainedLinkView:
+        caller.must(Verb.LIST, Resource.LINKS, ref.namespace)
         question = self.question(caller)
-        rows = self._namespace(question, namespace, span)
-        return propose(question, rows, scope=namespace, span=span, namespace=namespace, second=self._sources.second)
+        _, rows = self._workload(question, ref, ALL)
+        link = rows_by_id(rows.clear).get(identity)
+        if link is None:
+            raise NotFoundError(f"{ref} has no row {identity[:24]!r}")
+        return explained(question, link)
 
     # ---- agents -----------------------------------------------------------------------------------------------------
 
@@ -125,6 +187,26 @@ class Review:
         return status_view(caller, self._sources.store, self._sources.view)
 
     # ---- scopes -----------------------------------------------------------------------------------------------------
+
+    def _asked(self, caller: Caller, scope: PolicyScope, span: str) -> _Asked:
+        """The rows of a workload, or of a namespace given by its name."""
+        if isinstance(scope, WorkloadRef):
+            caller.must(Verb.GET, Resource.POLICIES, scope.namespace)
+            question = self.question(caller)
+            workloads, rows = self._workload(question, scope, span)
+            return _Asked(question=question, namespace=scope.namespace, workloads=workloads, rows=rows)
+        caller.must(Verb.GET, Resource.POLICIES, scope)
+        question = self.question(caller)
+        return _Asked(question=question, namespace=scope, workloads=(), rows=self._namespace(question, scope, span))
+
+    def _proved(self, asked: _Asked) -> Generation:
+        return proved(
+            asked.question,
+            asked.rows,
+            namespace=asked.namespace,
+            workloads=asked.workloads,
+            second=self._sources.second,
+        )
 
     def _workload(self, question: Question, ref: WorkloadRef, span: str) -> tuple[Sequence[Workload], Rows]:
         """A workload that the cluster shows or that links know. Raises NotFoundError."""

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from aggregator.model.adminpolicy import ForeignPolicy
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
+from aggregator.model.declared import DeclaredCaller
 from aggregator.model.link import Link, ObservedLink
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.policy.dns import find_dns
@@ -87,6 +89,12 @@ class Sight:
             ),
             workloads=tuple(r for r in whole.workloads if r.workload.namespace in shown or r.workload in dns),
             policies=tuple(p for p in whole.policies if p.namespace in shown),
+            declared_callers=tuple(
+                d for d in whole.declared_callers if isinstance(d, DeclaredCaller) and d.namespace in shown
+            ),
+            extra_policies=tuple(
+                p for p in whole.extra_policies if not isinstance(p, ForeignPolicy) or p.namespace in {"", *shown}
+            ),
         )
 
     def decisions(self, decisions: Decisions) -> Decisions:

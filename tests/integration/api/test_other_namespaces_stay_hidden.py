@@ -123,7 +123,7 @@ PLACES = (
     {"namespace": "treasury", "kind": "Deployment", "name": "sheets"},
     {"namespace": "nowhere", "kind": "Deployment", "name": "nothing"},
 )
-FURTHER = {"alias": "partner", "record": "0" * 24, "direction": "egress"}
+FURTHER = {"alias": "partner", "record": "0" * 24, "direction": "egress", "form": "cilium", "link": "1"}
 QUERIES = (
     {},
     {"span": "24h", "limit": "2", "q": "7000", "format": "csv"},

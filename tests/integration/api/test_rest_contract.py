@@ -30,6 +30,12 @@ CHECKS = [
 OPERATIONS = [(method, path) for path, found in DOCUMENT["paths"].items() for method in found]
 
 
+@schemathesis.deserializer("application/yaml")
+def _yaml(_context: schemathesis.DeserializationContext, response: schemathesis.Response) -> str:
+    """Several documents are one text."""
+    return str(response.text)
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     world = everything(Path(tmp_path_factory.mktemp("contract")))

@@ -1,0 +1,87 @@
+"""Views of what people said: decisions, aliases, settings.
+
+Invariant: as of services/views.py, plain values only.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from aggregator.services.views import DirectionWord, ProtocolWord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionView:
+    """One thing that a person said. `record` is what undo asks for."""
+
+    record: str
+    kind: str
+    text: str
+    author: str
+    at: datetime
+    reason: str
+    in_force: bool
+    undoes: str = ""  # the record that this one takes back
+    last_seen: datetime | None = None  # of the link that it is about
+    not_seen_for_long: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionRuleView:
+    direction: DirectionWord
+    rule: Literal["observed", "block-all", "allow-namespace", "allow-all"] | None  # None: nobody has said anything
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypedCidrView:
+    direction: DirectionWord
+    cidr: str
+    protocol: ProtocolWord | None
+    port: int | None
+    end_port: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadDecisionsView:
+    """What holds for one workload. `etag` is what If-Match asks for."""
+
+    scope: str
+    etag: str
+    rules: list[DirectionRuleView]
+    cidrs: list[TypedCidrView]
+    decisions: list[DecisionView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasView:
+    name: str
+    networks: list[str]
+    domains: list[str]
+    allowed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasesView:
+    etag: str
+    aliases: list[AliasView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelListsView:
+    """Label keys, exact or with a trailing `*`; an empty include list means every key."""
+
+    include: list[str]
+    exclude: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingsView:
+    """What holds for the whole cluster."""
+
+    etag: str
+    workload_labels: LabelListsView
+    namespace_labels: LabelListsView
+    pod_cidrs: list[str]
+    service_cidrs: list[str]
+    node_cidrs: list[str]
+    process_names: list[str]
