@@ -64,6 +64,10 @@ proto: ## generate proto/wattle/v1/*_pb2*.py
 	$(AS_OWNER) $(PY) -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto --mypy_out=proto \
 	  --plugin=protoc-gen-mypy=.venv/bin/protoc-gen-mypy $$(find proto -name '*.proto')
 
+.PHONY: docs
+docs: .venv/ready ## write docs/configuration.md and docs/metrics.md from the code
+	@$(AS_OWNER) $(PY) -m docs.reference
+
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 SCENARIO ?= lab/shop.yaml

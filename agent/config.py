@@ -92,7 +92,7 @@ class AgentConfig:
 
     cluster: str = setting("default", "Name of the cluster this node is in.", check=_is_label)
     node: str = setting(platform.node, "Name of this node.", check=_is_name)
-    server: str = setting("127.0.0.1:7443", "The aggregator's FlowLink address, host:port.", check=_is_address)
+    server: str = setting("127.0.0.1:8471", "The aggregator's FlowLink address, host:port.", check=_is_address)
     plaintext: bool = setting(default=False, description="Speak without TLS; only to loopback.", parse=_boolean)
     ca_file: Path | None = setting(None, "Certificate authority of the aggregator.", parse=Path)
     token_file: Path | None = setting(None, "Projected ServiceAccount token to present.", parse=Path)

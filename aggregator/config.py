@@ -23,7 +23,7 @@ def is_loopback(listen: str) -> bool:
 class Settings(BaseSettings):
     """The aggregator's configuration."""
 
-    model_config = SettingsConfigDict(env_prefix="WATTLE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="WATTLE_", extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     cluster: str = Field(default="default", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
     """Name of the cluster that this aggregator's own source shows, DNS-1123."""

@@ -24,7 +24,7 @@ from lab.client import LabHandle, up
 from lab.errors import LabError
 from lab.parts import ROOT, Part, PartError, as_owner, as_root, python
 from lab.review import Review
-from lab.showing import show_left_out, show_links, show_policy, show_where_next
+from lab.showing import draw, show_certificate, show_left_out, show_links, show_policy, show_where_next
 
 HTTP = ("127.0.0.1", 8470)
 INGEST = ("127.0.0.1", 8471)
@@ -42,11 +42,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--once", action="store_true", help="exit when everything has been shown")
     parser.add_argument("--without", action="append", default=[], metavar="NS/NAME", help="leave a workload out")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the tables as SVG")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run(options.scenario, console, once=options.once, without=options.without)
+        return run(options.scenario, console, once=options.once, without=options.without, picture=options.picture)
     except LabError as exc:
         console.print(f"[bold red]{exc}", soft_wrap=True)
         return 2
@@ -58,7 +59,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(scenario: Path, console: Console, *, once: bool, without: list[str]) -> int:
+def run(scenario: Path, console: Console, *, once: bool, without: list[str], picture: Path | None) -> int:
     """The whole demo on one screen: check, start, wait, show."""
     check_ports()
     become_root()
@@ -93,9 +94,13 @@ def run(scenario: Path, console: Console, *, once: bool, without: list[str]) -> 
         proposal = review.namespace_policy(namespace)
         leave_files(proposal, review.namespace_links(namespace))
         status.stop()
-        show_links(console, lab.select, review.workload_links(namespace, kind, name))
+        links = review.workload_links(namespace, kind, name)
+        show_links(console, lab.select, links)
         show_policy(console, review.workload_policy(namespace, kind, name))
         show_left_out(console, proposal)
+        show_certificate(console, proposal["certificate"])
+        if picture is not None:
+            draw(picture, lab.select, links, proposal["certificate"])
         show_where_next(console, review.address, OUTPUT)
         if once:
             return 0 if proposal["certificate"]["holds"] else 1

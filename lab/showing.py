@@ -3,6 +3,8 @@
 Enters: views of the REST API. Leaves: lines on a rich Console.
 """
 
+import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,10 @@ def show_left_out(console: Console, proposal: dict[str, Any]) -> None:
     for finding in proposal["findings"]:
         way_out = f" [dim]Way out: {finding['way_out']}.[/dim]" if finding["way_out"] else ""
         console.print(f"  [yellow]![/yellow] {finding['subject']}: {finding['message']}.{way_out}")
-    certificate = proposal["certificate"]
+
+
+def show_certificate(console: Console, certificate: dict[str, Any]) -> None:
+    """The proof in one sentence."""
     verdict = "[green]holds[/green]" if certificate["holds"] else "[red]does not hold[/red]"
     console.print(
         Panel(
@@ -74,6 +79,15 @@ def show_where_next(console: Console, address: str, output: Path) -> None:
     """Where the rest is."""
     console.print(f"REST API: {address} (OpenAPI at {address}/openapi.json)")
     console.print(f"Files: {output}/policy.yaml, links.json, certificate.json")
+
+
+def draw(path: Path, selected: str, rows: list[dict[str, Any]], certificate: dict[str, Any]) -> None:
+    """The tables and the proof as an SVG for README; nothing in it is fetched from anywhere."""
+    console = Console(record=True, file=StringIO(), width=132, highlight=False, force_terminal=True)
+    show_links(console, selected, rows)
+    show_certificate(console, certificate)
+    drawing = console.export_svg(title="make demo", unique_id="wattle")
+    path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawing, flags=re.DOTALL))
 
 
 def _peer(peer: dict[str, Any]) -> str:
