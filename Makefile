@@ -39,7 +39,7 @@ help: ## list the targets
 	@if [ ! -x $(DEBIAN_PYTHON) ]; then echo "Wattle needs Debian's own $(DEBIAN_PYTHON); this machine has none." >&2; exit 1; fi
 	@echo "making .venv"
 	@$(AS_OWNER) $(DEBIAN_PYTHON) -m venv --system-site-packages .venv
-	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(AS_OWNER) touch .venv/ready
 
