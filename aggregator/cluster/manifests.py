@@ -14,8 +14,9 @@ from typing import NamedTuple
 from aggregator.cluster import reduce
 from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery
-from aggregator.cluster.findings import view_findings
+from aggregator.cluster.findings import ViewFindings
 from aggregator.cluster.foreign import kind_of
+from aggregator.cluster.persist import Persistence
 from aggregator.cluster.reduce import Raw
 from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.view import NONSENSE, ClusterView
@@ -23,6 +24,7 @@ from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import ClusterError, InputError
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
+from aggregator.model.history import EpisodeStore
 
 SUFFIXES = (".yaml", ".yml", ".json")
 # Owners first, so that a pod's chain of controllers is there when the pod comes.
@@ -53,16 +55,24 @@ class ManifestSource:
     """Implements ClusterSource. `load()` reads once, as a cluster that stands still; `run()` follows the changes."""
 
     def __init__(
-        self, path: Path, *, cluster: str = "default", poll_seconds: float = 0.5, grace_seconds: float = 30.0
+        self,
+        path: Path,
+        *,
+        cluster: str = "default",
+        poll_seconds: float = 0.5,
+        grace_seconds: float = 30.0,
+        store: EpisodeStore | None = None,
     ) -> None:
         self._path = path
         self._poll_seconds = poll_seconds
         self.view = ClusterView(cluster, derive=True, grace_seconds=grace_seconds)
         self._resolver = ViewResolver(self.view)
+        self._findings = ViewFindings(self.view)
         self._stamps: dict[Path, _Stamp] = {}
         self._objects: dict[Path, dict[ObjectId, Raw]] = {}
         self._unreadable: dict[Path, str] = {}
         self.discovery = CidrDiscovery()
+        self._persistence = Persistence(self.view, store) if store is not None else None
         self._running = False
         self._read_at = 0.0
 
@@ -95,7 +105,7 @@ class ManifestSource:
             for path, reason in sorted(self._unreadable.items())
         )
         incomplete = incomplete_finding(self.view.cidrs, self.cluster)
-        return (*broken, *((incomplete,) if incomplete else ()), *view_findings(self.view))
+        return (*broken, *((incomplete,) if incomplete else ()), *self._findings.now())
 
     @property
     def age_seconds(self) -> float:
@@ -116,13 +126,21 @@ class ManifestSource:
 
     async def run(self) -> None:
         """Follow the directory until cancelled. A path that is not there yet is waited for."""
+        if self._persistence is not None:
+            await asyncio.to_thread(self._persistence.load)
         self._running = True
         try:
+            await asyncio.to_thread(self._refresh)
+            self.view.end_what_is_gone(self._read_at)
             while True:
-                await asyncio.to_thread(self._refresh)
+                if self._persistence is not None and self._persistence.due(time.monotonic()):
+                    await asyncio.to_thread(self._persistence.save)
                 await asyncio.sleep(self._poll_seconds)
+                await asyncio.to_thread(self._refresh)
         finally:
             self._running = False
+            if self._persistence is not None:
+                self._persistence.save()
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
@@ -184,9 +202,7 @@ class ManifestSource:
             try:
                 self.view.apply(kind, after[key], at=at)
             except NONSENSE as exc:
-                self.view.unreadable[(kind, namespace, name)] = f"{type(exc).__name__}: {exc}"
-            else:
-                self.view.unreadable.pop((kind, namespace, name), None)
+                self.view.note_unreadable(kind, namespace, name, f"{type(exc).__name__}: {exc}")
         self.view.refresh_derived(at)
 
 

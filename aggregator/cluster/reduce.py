@@ -112,6 +112,7 @@ class WorkloadFacts(NamedTuple):
     replicas: int | None
     schedule: str
     host_network: bool
+    settings: tuple[str, ...] = ()  # of a DaemonSet: arguments and NAME=value, by which a CNI's features are told
 
 
 class NodeFacts(NamedTuple):
@@ -372,4 +373,13 @@ def workload(raw: Raw, kind: str) -> WorkloadFacts:
         replicas=replicas,
         schedule=str(spec.get("schedule") or "") if kind == "CronJob" else "",
         host_network=bool((template.get("spec") or {}).get("hostNetwork")),
+        settings=_settings(template.get("spec") or {}) if kind == "DaemonSet" else (),
     )
+
+
+def _settings(pod_spec: Raw) -> tuple[str, ...]:
+    found = []
+    for container in pod_spec.get("containers") or ():
+        found += [str(a) for a in (*(container.get("command") or ()), *(container.get("args") or ()))]
+        found += [f"{e['name']}={e['value']}" for e in container.get("env") or () if "value" in e]
+    return tuple(found)

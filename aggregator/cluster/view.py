@@ -70,6 +70,9 @@ class ClusterView:
         """The object exists like this, seen at `at`. Raises one of NONSENSE when it makes no sense."""
         with self.lock:
             self._apply(kind, raw, at)
+            if self.unreadable:
+                metadata = raw["metadata"]
+                self._drop(self.unreadable, (kind, str(metadata.get("namespace") or ""), str(metadata["name"])))
 
     def _apply(self, kind: str, raw: Raw, at: float) -> None:
         metadata = raw.get("metadata") or {}
@@ -105,7 +108,7 @@ class ClusterView:
         with self.lock:
             if kind == "Pod" and last is not None:
                 self._apply_pod(reduce.pod(last), at)
-            self.unreadable.pop((kind, namespace, name), None)
+            self._drop(self.unreadable, (kind, namespace, name))
             self._remove((kind, namespace, name), at, uid)
 
     def _remove(self, which: ObjectName, at: float, uid: str) -> None:
@@ -156,7 +159,7 @@ class ClusterView:
 
     def note_unreadable(self, kind: str, namespace: str, name: str, reason: str) -> None:
         with self.lock:
-            self.unreadable[(kind, namespace, name)] = reason
+            self._put(self.unreadable, (kind, namespace, name), reason)
 
     def end_what_is_gone(self, at: float) -> None:
         """After a restart: what the restored history holds and the first lists do not is gone at `at` at the latest."""

@@ -6,7 +6,6 @@ old, and an old view is stale. One thread a kind reads; `run` on the event loop 
 """
 
 import asyncio
-import contextlib
 import random
 import threading
 import time
@@ -16,7 +15,7 @@ from typing import Any
 from aggregator import metrics
 from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery
-from aggregator.cluster.findings import forbidden_finding, view_findings
+from aggregator.cluster.findings import ViewFindings, forbidden_finding
 from aggregator.cluster.kinds import WATCHED, Watched
 from aggregator.cluster.persist import Persistence
 from aggregator.cluster.reduce import NEVER
@@ -88,6 +87,7 @@ class KubernetesSource:
         self.discovery = CidrDiscovery()
         self._api = api
         self._resolver = ViewResolver(self.view)
+        self._findings = ViewFindings(self.view)
         self._settle_seconds = settle_seconds
         self._stale_after_seconds = stale_after_seconds
         self._was_ready = False
@@ -134,7 +134,7 @@ class KubernetesSource:
             if r.state is State.FORBIDDEN
         ]
         incomplete = incomplete_finding(self.view.cidrs, self.cluster)
-        return (*forbidden, *((incomplete,) if incomplete else ()), *view_findings(self.view))
+        return (*forbidden, *((incomplete,) if incomplete else ()), *self._findings.now())
 
     async def run(self) -> None:
         """Follow the cluster until cancelled."""
@@ -152,8 +152,7 @@ class KubernetesSource:
                 reflector.stop()
             await asyncio.shield(asyncio.to_thread(_join, threads))
             if self._persistence is not None:
-                with contextlib.suppress(Exception):  # counted inside; what is lost is seen again by the next list
-                    self._persistence.save()
+                self._persistence.save()
             self._api.close()
 
     def _thread(self, reflector: Reflector) -> threading.Thread:

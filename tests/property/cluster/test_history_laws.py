@@ -78,7 +78,7 @@ def world(rng: random.Random, ip: object, name: str) -> World:
     """A few pods in turn on one address. Some complete, most are deleted; gaps may be no time at all."""
     tenancies, events = [], []
     now = ORIGIN + rng.uniform(0, 5)
-    for number in range(rng.randint(1, 5)):
+    for number in range(rng.randint(1, 4)):
         key = f"{name}-{number}"
         completes = rng.random() < 0.3
         owner = OwnerRef("ReplicaSet", f"rs-{key}", f"rs-{key}") if rng.random() < 0.5 else None
