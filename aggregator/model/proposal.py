@@ -25,6 +25,7 @@ class Reason(StrEnum):
     EXTERNAL_ACCEPTED = "external-accepted"
     ALIAS_ALLOWED = "alias-allowed"
     TYPED_CIDR = "typed-cidr"
+    PORT_RANGE = "port-range"
     GENERAL_RULE = "general-rule"
     DNS = "dns"
     EXCLUDED = "excluded"

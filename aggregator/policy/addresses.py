@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from aggregator.model.address import AddressClass, Classification, IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
+from aggregator.model.workload import Address
 
 LINK_LOCAL_V4 = IPv4Network("169.254.0.0/16")
 METADATA_ADDRESSES = (IPv4Network("169.254.169.254/32"), IPv6Network("fd00:ec2::254/128"))
@@ -72,11 +73,30 @@ class Addresses:
                 return f"in the {kind} {cidr}, and nobody is known to have had it then"
         return ""
 
+    def writable_end(self, end: Address) -> bool:
+        """The same for all addresses of an end."""
+        if end.prefix_length is None:
+            return self.writable(end.ip)
+        network = network_of_end(end)
+        return not any(network.overlaps(own) for own in self.all_own())
+
     def writable(self, ip: IPAddress) -> bool:
         """May it ever be an ipBlock? A neighbour in the nodes' subnet may, a pod's or a Service's address never."""
         return ip not in self._owned and not any(
             ip.version == cidr.version and ip in cidr for cidr, kind in self.ranges if kind != NODE_CIDR
         )
+
+
+def network_of_end(end: Address) -> IPNetwork:
+    """The addresses of an end: one, or the network that many were rolled up to."""
+    length = end.ip.max_prefixlen if end.prefix_length is None else end.prefix_length
+    return ip_network((end.ip, length))
+
+
+def edges_of(end: Address) -> tuple[IPAddress, ...]:
+    """The first and the last address of an end: what covers both covers all."""
+    network = network_of_end(end)
+    return tuple(dict.fromkeys((network.network_address, network.broadcast_address)))
 
 
 def is_metadata(ip: IPAddress) -> bool:

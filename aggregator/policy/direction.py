@@ -5,26 +5,27 @@ is not a row is returned as synthesised or as a Widening, never silently.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
-from aggregator.model.decision import Alias, Decisions, GeneralRule, TypedCIDR
+from aggregator.model.decision import Alias, Choice, Decisions, GeneralRule, TypedCIDR
 from aggregator.model.finding import Finding
+from aggregator.model.link import Link
 from aggregator.model.networkpolicy import IPBlock, Rule
 from aggregator.model.proposal import Origin, Reason, Synthesised, Widening
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.settings import Settings
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
 from aggregator.policy import notes
-from aggregator.policy.addresses import METADATA_ADDRESSES, Addresses, is_metadata
+from aggregator.policy.addresses import METADATA_ADDRESSES, Addresses, is_metadata, network_of_end
 from aggregator.policy.cidrs import budgeted, exact
 from aggregator.policy.dns import BOTH, DNS_PORT, ClusterDNS
 from aggregator.policy.peers import Peers, Unit, address_unit, blocks_unit, every_pod, peer_key, whole_namespace
 from aggregator.policy.ports import PortKey, PortRange, dynamic_ranges
-from aggregator.policy.rows import Judged, ends
-from aggregator.policy.rules import network_of, observed_rules, typed_block, typed_ports, within
+from aggregator.policy.rows import Judged, ends, is_dns_over
+from aggregator.policy.rules import observed_rules, typed_block, typed_ports, within
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Written:
     findings: list[Finding] = field(default_factory=list)
 
 
+_EXCLUDE = Choice.EXCLUDE
+_NEVER = frozenset({Reason.EXCLUDED, Reason.INTERNAL_UNRESOLVED})
 Relation = dict[Unit, set[PortKey]]
 
 
@@ -58,7 +61,12 @@ class DirectionWriter:
         self._cluster = cluster
         self._cluster_cidrs = addresses.pod_and_service_cidrs
         self._cluster_barred = addresses.all_own()
+        self._host_addresses = (
+            *(ip for node in cluster.nodes for ip in node.addresses),
+            *(backend.ip for backend in peers.api_backends),
+        )
         self._rules = decisions.rule_by_direction
+        self._choices = decisions.choice_by_link
 
     def write(self, workload: Workload, direction: Direction, rows: Sequence[Judged]) -> Written:
         written = Written()
@@ -96,7 +104,7 @@ class DirectionWriter:
         if self._settings.cidr_budget is None:
             return []
         left_out = [
-            network_of(end.ip)
+            network_of_end(end)
             for row in rows
             if not row.included and isinstance(end := ends(row.observed.link, direction)[1], Address)
         ]
@@ -134,13 +142,18 @@ class DirectionWriter:
     def _observed(self, workload: Workload, direction: Direction, rows: Sequence[Judged], written: Written) -> Relation:
         relation: Relation = {}
         by_end: dict[LinkEnd, set[PortKey]] = {}
+        excluded = self._excluded(rows, direction)
         for row in rows:
-            if row.included and row.reason is not Reason.TYPED_CIDR:
-                link = row.observed.link
-                other = ends(link, direction)[1]
+            link = row.observed.link
+            other = ends(link, direction)[1]
+            covered = (
+                row.reason is Reason.TYPED_CIDR
+                and isinstance(other, Address)
+                and not _touches(network_of_end(other), excluded)
+            )
+            if row.included and not covered:
                 keys = by_end.setdefault(other, set())
-                keys.update(self._ports(other, direction, link.protocol, link.port))
-        excluded = _excluded_addresses(rows, direction)
+                keys.update(self._ports(link, other, direction))
         for other, keys in by_end.items():
             unit = self._unit(workload.namespace, other, excluded)
             if unit is not None:
@@ -161,9 +174,11 @@ class DirectionWriter:
                 return self._peers.api_server
             case Address(ip=ip):
                 alias = self._decisions.alias_of(ip)
-                if alias is None or not alias.allowed:
-                    return address_unit(ip)
-                blocks = [self._block(network, excluded) for network in alias.networks]
+                network = network_of_end(end)
+                if alias is None or not alias.allowed or _touches(network, excluded) or not alias_holds(alias, network):
+                    return address_unit(network)
+                hosts = [*excluded, *self._host_addresses]
+                blocks = [self._block(network, hosts) for network in alias.networks]
                 ordered = tuple(sorted(blocks, key=lambda block: peer_key(namespace, block)))
                 return Unit(key=(*peer_key(namespace, ordered[0]), f"alias {alias.name}"), peers=ordered)
             case _:
@@ -172,6 +187,15 @@ class DirectionWriter:
     def _block(self, network: IPNetwork, excluded: Sequence[IPAddress], *, reaches_metadata: bool = False) -> IPBlock:
         return typed_block(
             network, excluded=excluded, cluster_cidrs=self._cluster_cidrs, reaches_metadata=reaches_metadata
+        )
+
+    def _excluded(self, rows: Iterable[Judged], direction: Direction) -> tuple[IPAddress, ...]:
+        """Addresses that stay out of whatever broader block covers them."""
+        return tuple(
+            ip
+            for row in rows
+            if row.reason in _NEVER
+            for ip in self._peers.host_addresses(ends(row.observed.link, direction)[1])
         )
 
     def _say_aliases(self, by_end: Iterable[LinkEnd], direction: Direction, written: Written) -> None:
@@ -188,13 +212,13 @@ class DirectionWriter:
                 for network in seen[name].networks
             ]
 
-    def _ports(self, other: LinkEnd, direction: Direction, protocol: Protocol, port: int) -> Iterable[PortKey]:
+    def _ports(self, link: Link, other: LinkEnd, direction: Direction) -> Iterable[PortKey]:
         """The ports of one row: the API server's by its endpoints (C25), DNS by both protocols (C08)."""
         if isinstance(other, ApiServer) and direction is Direction.EGRESS:
             return {(backend.protocol, backend.port) for backend in self._peers.api_backends}
-        if port == DNS_PORT and protocol is Protocol.UDP:
-            return {(both, port) for both in BOTH}
-        return ((protocol, port),)
+        if is_dns_over(link, Protocol.UDP) and self._choices.get(replace(link, protocol=Protocol.TCP)) is not _EXCLUDE:
+            return {(both, link.port) for both in BOTH}
+        return ((link.protocol, link.port),)
 
     def _ranged(
         self, workload: Workload, direction: Direction, other: LinkEnd, keys: set[PortKey], written: Written
@@ -205,7 +229,11 @@ class DirectionWriter:
         consented: list[PortRange] = []
         for consent in self._decisions.port_ranges:
             if (consent.src, consent.dst) == (src, dst):
-                added = {(consent.protocol, port) for port in range(consent.first, consent.last + 1)}
+                added = {
+                    (consent.protocol, port)
+                    for port in range(consent.first, consent.last + 1)
+                    if self._choices.get(Link(src=src, dst=dst, protocol=consent.protocol, port=port)) is not _EXCLUDE
+                }
                 written.widenings.append(
                     Widening(
                         direction=direction,
@@ -233,11 +261,11 @@ class DirectionWriter:
 
     def _typed(self, typed: TypedCIDR, rows: Sequence[Judged], written: Written) -> None:
         excluded = [
-            end.ip
+            ip
             for row in rows
-            if row.reason is Reason.EXCLUDED
-            and isinstance(end := ends(row.observed.link, typed.direction)[1], Address)
-            and typed.covers(end.ip, row.observed.link.protocol, row.observed.link.port)
+            if row.reason in _NEVER
+            for ip in self._peers.host_addresses(ends(row.observed.link, typed.direction)[1])
+            if typed.covers(ip, row.observed.link.protocol, row.observed.link.port)
         ]
         reaches = any(
             row.included
@@ -304,10 +332,10 @@ class DirectionWriter:
                 return False
 
 
-def _excluded_addresses(rows: Iterable[Judged], direction: Direction) -> tuple[IPAddress, ...]:
-    """Outside addresses of which a person excluded a row."""
-    return tuple(
-        end.ip
-        for row in rows
-        if row.reason is Reason.EXCLUDED and isinstance(end := ends(row.observed.link, direction)[1], Address)
-    )
+def _touches(network: IPNetwork, addresses: Iterable[IPAddress]) -> bool:
+    return any(ip.version == network.version and ip in network for ip in addresses)
+
+
+def alias_holds(alias: Alias, network: IPNetwork) -> bool:
+    """Does the alias name all of this network?"""
+    return alias.covers(network.network_address) and alias.covers(network.broadcast_address)

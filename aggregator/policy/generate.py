@@ -38,6 +38,7 @@ from aggregator.policy.selectors import Selected, Selectors
 from aggregator.policy.split import split
 
 MANAGED_BY = (("app.kubernetes.io/managed-by", "wattle"),)
+BEYOND_POLICIES = frozenset({Reason.SAME_NODE_PROBE, Reason.LOOPBACK})  # no policy could deny these
 DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 
 
@@ -88,7 +89,7 @@ class _Generator:
     def run(self, seen: Sequence[ObservedLink]) -> Generation:
         known = {row.link for row in seen}
         self._findings += [notes.decided_not_seen(row.link) for row in self._links if row.link not in known]
-        judged = [self._rows.judge(row) for row in self._links]
+        judged = self._rows.judge_all(self._links)
         for row in judged:
             self._take(row)
         for workload in self._asked_for():
@@ -100,7 +101,7 @@ class _Generator:
             if row.included:
                 included[row.observed.link] = IncludedLink(observed=row.observed, reason=row.reason, text=row.text)
             else:
-                denied = row.reason is not Reason.SAME_NODE_PROBE and self._is_denied(row.observed.link, closed)
+                denied = row.reason not in BEYOND_POLICIES and self._is_denied(row.observed.link, closed)
                 left_out[row.observed.link] = LeftOutLink(
                     observed=row.observed, reason=row.reason, text=row.text, denied=denied
                 )

@@ -14,6 +14,7 @@ from aggregator.model.endpoint import AddressEndpoint, Connection, Endpoint, Nod
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPeer, SelectorPeer
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
+from aggregator.policy.addresses import edges_of
 from aggregator.policy.endpoints import endpoint_of_address, pod_endpoint
 from aggregator.policy.matching import labels_of_namespace
 from aggregator.policy.peers import API_SERVER_SERVICE
@@ -109,8 +110,8 @@ class Live:
                 return self._nodes
             case ApiServer():
                 return tuple(dict.fromkeys(endpoint_of_address(self._cluster, b.ip) for b in self._api_server))
-            case Address(ip=ip):
-                return (AddressEndpoint(ip=ip),)
+            case Address():
+                return tuple(AddressEndpoint(ip=ip) for ip in edges_of(end))
             case _:
                 assert_never(end)
 

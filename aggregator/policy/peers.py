@@ -8,12 +8,13 @@ podSelector in one peer (C05); nothing here ever yields an empty selector.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, assert_never
 
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, PolicyPeer, SelectorPeer
-from aggregator.model.workload import Workload
+from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
+from aggregator.policy.addresses import edges_of
 from aggregator.policy.selectors import NotSeparable, Selectors
 
 API_SERVER_SERVICE = ("default", "kubernetes")
@@ -98,7 +99,8 @@ class Peers:
         self._selectors = selectors
         self._pods: dict[tuple[bool, Workload], Unit | None] = {}
         self._host_network = _host_network_workloads(cluster)
-        self.nodes = blocks_unit("nodes", (ip for node in cluster.nodes for ip in node.addresses))
+        self._node_addresses = tuple(ip for node in cluster.nodes for ip in node.addresses)
+        self.nodes = blocks_unit("nodes", self._node_addresses)
         endpoints = [s for s in cluster.services if (s.namespace, s.name) == API_SERVER_SERVICE]
         self.api_backends = tuple(b for service in endpoints for b in service.backends)
         self.api_server = blocks_unit("apiserver", (backend.ip for backend in self.api_backends))
@@ -106,6 +108,20 @@ class Peers:
     def on_host_network(self, workload: Workload) -> bool:
         """Do its pods share their node's network? Then it is nodes, as a peer (NP-29), and no subject (NP-28)."""
         return workload in self._host_network
+
+    def host_addresses(self, end: LinkEnd) -> tuple[IPAddress, ...]:
+        """The addresses by which an ipBlock could mean this end; none for pods."""
+        match end:
+            case Address():
+                return edges_of(end)
+            case Nodes():
+                return self._node_addresses
+            case ApiServer():
+                return tuple(backend.ip for backend in self.api_backends)
+            case Workload():
+                return self._node_addresses if self.on_host_network(end) else ()
+            case _:
+                assert_never(end)
 
     def known(self, workload: Workload) -> bool:
         """Does the cluster show a pod or a template of it?"""
@@ -128,8 +144,8 @@ class Peers:
         return self._pods[key]
 
 
-def address_unit(ip: IPAddress) -> Unit:
-    peer = block(ip)
+def address_unit(address: IPAddress | IPNetwork) -> Unit:
+    peer = block(address)
     return Unit(key=(*peer_key("", peer), "address"), peers=(peer,), collapsible=True)
 
 

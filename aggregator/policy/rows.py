@@ -5,19 +5,19 @@ its ends take it, so that no proposal is half open (C01); what nobody could reso
 left out until a person says otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import assert_never
 
 from aggregator.model.address import AddressClass
-from aggregator.model.decision import Choice, Decisions, GeneralRule
+from aggregator.model.decision import Alias, Choice, Decisions, GeneralRule
 from aggregator.model.link import Confidence, Link, ObservedLink
 from aggregator.model.proposal import Reason
-from aggregator.model.protocol import Direction
+from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.settings import Settings
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
-from aggregator.policy.addresses import Addresses
+from aggregator.policy.addresses import Addresses, edges_of
 from aggregator.policy.dns import DNS_PORT, ClusterDNS
 from aggregator.policy.peers import Peers
 
@@ -27,6 +27,7 @@ TEXTS: Mapping[Reason, str] = {
     Reason.EXTERNAL_ACCEPTED: "a person accepted every outside address seen",
     Reason.ALIAS_ALLOWED: "its alias is allowed",
     Reason.TYPED_CIDR: "a CIDR that a person typed covers it",
+    Reason.PORT_RANGE: "a person accepted a range of ports that it is in",
     Reason.GENERAL_RULE: "a general rule allows it",
     Reason.DNS: "the cluster's DNS",
     Reason.EXCLUDED: "a person excluded it",
@@ -79,8 +80,29 @@ class Rows:
         self._dns = dns if settings.synthesise_dns else ClusterDNS()
         self._rules = decisions.rule_by_direction
         self._choices = decisions.choice_by_link
+        self._ranged = frozenset(consent.src for consent in decisions.port_ranges)
         self._dns_ports = dict(self._dns.servers)
         self._dns_addresses = dict(self._dns.addresses)
+
+    def judge_all(self, rows: Iterable[ObservedLink]) -> list[Judged]:
+        """Every row; TCP beside UDP on DNS's port goes with it (C08), unless a person excluded it."""
+        judged = [self.judge(row) for row in rows]
+        asks = {
+            (row.observed.link.src, row.observed.link.dst)
+            for row in judged
+            if row.included and row.reason is not Reason.TYPED_CIDR and is_dns_over(row.observed.link, Protocol.UDP)
+        }
+        if not asks:
+            return judged
+        return [
+            Judged(observed=row.observed, included=True, reason=Reason.DNS, detail="TCP beside UDP")
+            if not row.included
+            and row.reason is not Reason.EXCLUDED
+            and is_dns_over(row.observed.link, Protocol.TCP)
+            and (row.observed.link.src, row.observed.link.dst) in asks
+            else row
+            for row in judged
+        ]
 
     def judge(self, observed: ObservedLink) -> Judged:  # noqa: PLR0911  # one return for each way to be judged
         link = observed.link
@@ -135,25 +157,44 @@ class Rows:
         if self.is_dns(link):
             return True, Reason.DNS, ""
         address = link.dst if isinstance(link.dst, Address) else link.src if isinstance(link.src, Address) else None
-        if address is not None:
-            if address.ip.is_loopback or address.ip.is_unspecified or address.ip.is_multicast:
-                return False, Reason.LOOPBACK, ""
-            if not self._addresses.writable(address.ip):
-                return False, Reason.INTERNAL_UNRESOLVED, self._addresses.inside(address.ip)
+        impossible = self._impossible(address) if address is not None else None
+        if impossible is not None:
+            return False, *impossible
         if choice is Choice.INCLUDE:
             return True, Reason.DECIDED, ""
+        broader = self._broader(link, address)  # what is opened anyway is not left out for being a mere attempt
+        if broader is not None:
+            return True, broader, ""
         if not observed.established:
             return False, Reason.FAILED_ATTEMPTS, ""
         if evidence.confidence is Confidence.LOW:
             return False, Reason.LOW_CONFIDENCE, ""
-        return self._address(link, address) if address is not None else (True, Reason.OBSERVED, "")
+        return self._outside(address) if address is not None else (True, Reason.OBSERVED, "")
 
-    def _address(self, link: Link, address: Address) -> tuple[bool, Reason, str]:
+    def _impossible(self, address: Address) -> tuple[Reason, str] | None:
+        """Why no ipBlock may name this address, whatever a person says."""
+        if address.ip.is_loopback or address.ip.is_unspecified or address.ip.is_multicast:
+            return Reason.LOOPBACK, ""
+        if not self._addresses.writable_end(address):
+            return Reason.INTERNAL_UNRESOLVED, self._addresses.inside(address.ip)
+        return None
+
+    def _broader(self, link: Link, address: Address | None) -> Reason | None:
+        """A person's typed CIDR, allowed alias or accepted range that covers the row."""
+        if link.src in self._ranged and any(
+            (c.src, c.dst, c.protocol) == (link.src, link.dst, link.protocol) and c.first <= link.port <= c.last
+            for c in self._decisions.port_ranges
+        ):
+            return Reason.PORT_RANGE
         if self._typed(link, Direction.EGRESS) or self._typed(link, Direction.INGRESS):
-            return True, Reason.TYPED_CIDR, ""
-        alias = self._decisions.alias_of(address.ip)
+            return Reason.TYPED_CIDR
+        alias = self._alias(address) if address is not None else None
+        return Reason.ALIAS_ALLOWED if alias is not None and alias.allowed else None
+
+    def _outside(self, address: Address) -> tuple[bool, Reason, str]:
+        alias = self._alias(address)
         if alias is not None:
-            return alias.allowed, Reason.ALIAS_ALLOWED if alias.allowed else Reason.ALIAS_NOT_ALLOWED, alias.name
+            return False, Reason.ALIAS_NOT_ALLOWED, alias.name
         found = self._addresses.classify(address.ip)
         if found.address_class is AddressClass.INTERNAL:
             return False, Reason.INTERNAL_UNRESOLVED, found.reason
@@ -161,12 +202,23 @@ class Rows:
             return True, Reason.EXTERNAL_ACCEPTED, ""
         return False, Reason.UNRESOLVED, found.reason
 
+    def _alias(self, address: Address) -> Alias | None:
+        """The one alias that names all addresses of this end."""
+        found = {alias.name: alias for ip in edges_of(address) if (alias := self._decisions.alias_of(ip))}
+        named = all(self._decisions.alias_of(ip) is not None for ip in edges_of(address))
+        return next(iter(found.values())) if named and len(found) == 1 else None
+
     def _typed(self, link: Link, direction: Direction) -> bool:
+        """Does a typed CIDR cover the other end? Nodes and the API server count when any address of theirs is in it."""
         own, other = ends(link, direction)
-        if not isinstance(own, Workload) or not isinstance(other, Address):
+        if not isinstance(own, Workload):
             return False
         typed = self._decisions.typed_cidrs_of(own, direction)
-        return any(cidr.covers(other.ip, link.protocol, link.port) for cidr in typed)
+        if not typed:
+            return False
+        ips = self._peers.host_addresses(other)
+        covered = [any(cidr.covers(ip, link.protocol, link.port) for cidr in typed) for ip in ips]
+        return all(covered) and bool(covered) if isinstance(other, Address) else any(covered)
 
     def _says(self, link: Link, direction: Direction) -> Say | Reason:  # noqa: PLR0911  # one for each rule
         own, other = ends(link, direction)
@@ -215,6 +267,11 @@ class Rows:
                 return None
             case _:
                 assert_never(other)
+
+
+def is_dns_over(link: Link, protocol: Protocol) -> bool:
+    """Is it on DNS's port, whoever serves it?"""
+    return link.port == DNS_PORT and link.protocol is protocol
 
 
 def ends(link: Link, direction: Direction) -> tuple[LinkEnd, LinkEnd]:

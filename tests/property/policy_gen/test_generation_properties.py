@@ -39,7 +39,7 @@ OPTIONS = st.builds(
     cidr_budget=st.sampled_from((None, None, 1, 2)),
     synthesise_dns=st.booleans(),
 )
-many = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -22,6 +22,7 @@ from aggregator.model.decision import (
     Choice,
     Decisions,
     GeneralRule,
+    PortRangeConsent,
     TypedCIDR,
 )
 from aggregator.model.endpoint import AddressEndpoint, Connection, Endpoint, NodeEndpoint, PodEndpoint
@@ -211,7 +212,13 @@ def decision_sets(draw: st.DrawFn, cluster: ClusterSnapshot, links: Sequence[Obs
     aliases = ()
     if draw(st.integers(0, 3)) == 0:
         aliases = (Alias(name="lan", networks=(ip_network("203.0.113.8/30"),), allowed=draw(st.booleans())),)
+    ranges = tuple(
+        PortRangeConsent(src=row.link.src, dst=row.link.dst, protocol=row.link.protocol, first=79, last=82)
+        for row in links
+        if draw(st.integers(0, 7)) == 0
+    )
     return Decisions(
+        port_ranges=tuple(dict.fromkeys(ranges)),
         links=tuple(chosen.items()),
         directions=tuple((workload, direction, rule) for (workload, direction), rule in rules.items()),
         typed_cidrs=typed,
