@@ -79,12 +79,18 @@ def require_programs(scenario: Scenario) -> None:
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
     """One change of what exists at a time; waiting for a lab to settle is outside of it."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(HOME, os.O_RDONLY)
-    try:
+    while True:
+        HOME.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(HOME, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # whoever had it before took the empty folder away
+    try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # labs live there
+            HOME.rmdir()
         os.close(descriptor)
 
 
@@ -228,8 +234,6 @@ def clean(name: str) -> bool:
     for netns in left:
         wires.drop(netns)
     remove_state(place)
-    with contextlib.suppress(OSError):  # other labs live there
-        HOME.rmdir()
     return found
 
 

@@ -278,6 +278,10 @@ def is_open(pid: int, protocol: str, port: int) -> bool:
     return False
 
 
+def listening(pod: Pod) -> bool:
+    return all(container.listening() for container in pod.containers)
+
+
 def reap(pod: Pod) -> list[Container]:
     """Containers that ended since the last look."""
     ended = []

@@ -182,7 +182,8 @@ class Supervisor:
                     container.restarts += 1
                     pods.start_container(pod, container, self.place)
         if not pod.ready or now_monotonic >= pod.checked_monotonic + READINESS_SECONDS:
-            pod.ready = all(container.listening() for container in pod.containers)
+            # A second look: /proc/net/tcp, read while it changes, may skip a line.
+            pod.ready = pods.listening(pod) or (pod.ready and pods.listening(pod))
             pod.checked_monotonic = now_monotonic
 
     def _finish(self, pod: Pod) -> None:

@@ -103,6 +103,16 @@ def test_each_running_pod_is_where_its_object_says(shop: LabHandle) -> None:
             assert here != Path("/proc/self/ns/net").readlink()
 
 
+def test_anybody_may_read_what_the_lab_writes_for_others(shop: LabHandle) -> None:
+    for path in [shop.state, shop.objects_dir, *shop.objects_dir.iterdir(), *shop.pod_logs_dir.rglob("*")]:
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:  # a temporary file, or a Job that was forgotten
+            continue
+        if not path.name.startswith(".new-"):
+            assert mode & 0o004, path
+
+
 def test_a_static_pods_mirror_has_another_uid_and_its_node_as_owner(shop: LabHandle) -> None:
     (mirror,) = [p for p in objects(shop, "Pod") if p["metadata"]["name"].startswith("kube-apiserver")]
     config_hash = mirror["metadata"]["annotations"]["kubernetes.io/config.hash"]
