@@ -118,7 +118,7 @@ def namespace_export(
     responses=_REFUSALS,
 )
 def workload_applied(
-    review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL, unused: UnusedQuery = False
+    review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL, *, unused: UnusedQuery = False
 ) -> AppliedPoliciesView:
     return review.applied(caller, ref, span=span, unused=unused)
 
@@ -130,7 +130,12 @@ def workload_applied(
     responses=_REFUSALS,
 )
 def namespace_applied(
-    review: ReviewDep, caller: CallerDep, namespace: NamespacePath, span: SpanQuery = ALL, unused: UnusedQuery = False
+    review: ReviewDep,
+    caller: CallerDep,
+    namespace: NamespacePath,
+    span: SpanQuery = ALL,
+    *,
+    unused: UnusedQuery = False,
 ) -> AppliedPoliciesView:
     return review.applied(caller, namespace, span=span, unused=unused)
 
