@@ -126,12 +126,14 @@ test-e2e: setup ## a real cluster
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
-BENCHES := $(patsubst bench/%.py,bench-%,$(filter-out bench/__init__.py bench/report.py,$(wildcard bench/*.py)))
+BENCHES := $(foreach area,capture ingest cluster policy review,$(if $(wildcard bench/$(area).py),bench-$(area)))
 
-.PHONY: bench $(BENCHES)
+.PHONY: bench bench-page $(BENCHES)
 bench: $(BENCHES) ## every figure, one JSON object a line, kept in build/bench/
 $(BENCHES): bench-%: setup
 	@$(AS_ROOT) $(PY) -m bench.$*
+bench-page: .venv/ready ## write docs/performance.md from what was measured
+	@$(AS_OWNER) $(PY) -m bench.page
 
 .PHONY: clean
 clean: ## remove what was built

@@ -22,7 +22,7 @@ def show_links(console: Console, selected: str, rows: list[dict[str, Any]]) -> N
         table = Table(title=direction, title_justify="left", title_style="bold", header_style="dim", expand=True)
         table.add_column(heading, ratio=4)
         table.add_column("port", no_wrap=True)
-        table.add_column("process", ratio=1)
+        table.add_column("process", ratio=2)
         table.add_column("via Service", ratio=3)
         table.add_column("seen by", no_wrap=True)
         table.add_column("in the policy?", ratio=5)
@@ -34,7 +34,7 @@ def show_links(console: Console, selected: str, rows: list[dict[str, Any]]) -> N
                 ", ".join(row["processes"]),
                 ", ".join(service.removeprefix(f"{home}/") for service in row["services"]),
                 "+".join(row["seen_by"]),
-                ("[green]yes[/green] " if included else "[red]no[/red]: ") + row["proposal"]["text"],
+                ("[green]yes[/green]: " if included else "[red]no[/red]: ") + row["proposal"]["text"],
             )
         console.print(table)
 
