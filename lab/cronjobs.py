@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lab.controller import timestamp
 from lab.pods import Pod
+from lab.podstatus import job_status
 from lab.scenario import Manifest
 
 KEEP_ENDED_SECONDS = 60.0
@@ -36,15 +37,9 @@ class Schedule:
         for job, pod in self.runs:
             if not pod.finished_at or "active" not in job["status"]:
                 continue
-            well = pod.manifest["status"]["phase"] == "Succeeded"
-            job["status"] = {
-                "startTime": job["status"]["startTime"],
-                "succeeded" if well else "failed": 1,
-                "conditions": [{"type": "Complete" if well else "Failed", "status": "True"}],
-            }
-            if well:
+            job["status"] = job_status(pod, job["status"]["startTime"])
+            if "completionTime" in job["status"]:
                 self.succeeded += 1
-                job["status"]["completionTime"] = pod.finished_at
                 self.cron_job["status"]["lastSuccessfulTime"] = pod.finished_at
 
     def forgotten(self, now_monotonic: float) -> list[tuple[Manifest, Pod]]:

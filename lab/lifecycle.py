@@ -80,8 +80,11 @@ def require_programs(scenario: Scenario) -> None:
 def locked() -> Iterator[None]:
     """One change of what exists at a time; waiting for a lab to settle is outside of it."""
     while True:
-        HOME.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(HOME, os.O_RDONLY)
+        try:
+            HOME.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(HOME, os.O_RDONLY)
+        except (FileNotFoundError, FileExistsError):  # taken away in between
+            continue
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             break

@@ -4,6 +4,7 @@ from typing import Any
 
 from lab.cgroups import quality_of_service
 from lab.pods import Container, Pod
+from lab.scenario import Manifest
 
 
 def status(pod: Pod) -> dict[str, Any]:
@@ -52,4 +53,17 @@ def container_status(pod: Pod, container: Container) -> dict[str, Any]:
         "started": container.exit_code is None,
         "restartCount": container.restarts,
         "state": state,
+    }
+
+
+def job_status(pod: Pod, started_at: str) -> Manifest:
+    """A Job's status, from its one pod."""
+    if not pod.finished_at:
+        return {"active": 1, "startTime": started_at}
+    well = pod.manifest["status"]["phase"] == "Succeeded"
+    return {
+        "startTime": started_at,
+        "succeeded" if well else "failed": 1,
+        "conditions": [{"type": "Complete" if well else "Failed", "status": "True"}],
+        **({"completionTime": pod.finished_at} if well else {}),
     }

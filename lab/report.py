@@ -9,6 +9,7 @@ from typing import Any
 from lab import pods
 from lab.cronjobs import Schedule
 from lab.pods import Place, Pod, is_job
+from lab.podstatus import job_status
 from lab.scenario import Manifest, key_of
 
 Client = dict[str, Any]
@@ -28,9 +29,12 @@ class Report:
         if all_ready and not self.ready:
             self.ready = True
             self._rounds_when_ready = {(c["pod"], c["container"]): c["rounds"] for c in clients}
+        jobs_done = all(s.succeeded for s in schedules) and all(
+            pod.finished_at for pod in running if pod.plan.workload.split("/")[1] == "Job"
+        )
         return {
             "name": self.name,
-            "settled": all_ready and self._came_round(clients) and all(s.succeeded for s in schedules),
+            "settled": all_ready and self._came_round(clients) and jobs_done,
             "ready": all_ready,
             "waiting": list(waiting),
             "clients": clients,
@@ -76,7 +80,10 @@ class Report:
         }
 
 
-def workload_status(kind: str, ready: int, wanted: int) -> Manifest:
+def workload_status(kind: str, pods_of_it: Sequence[Pod]) -> Manifest:
+    if kind == "Job":
+        return job_status(pods_of_it[0], pods_of_it[0].manifest["status"].get("startTime", "")) if pods_of_it else {}
+    ready, wanted = sum(pod.ready for pod in pods_of_it), len(pods_of_it)
     if kind == "DaemonSet":
         return {"desiredNumberScheduled": wanted, "currentNumberScheduled": wanted, "numberReady": ready}
     return {"replicas": wanted, "readyReplicas": ready, "availableReplicas": ready}

@@ -277,6 +277,8 @@ def _within(address: str, network: Network) -> bool:
 
 def _workload_problem(item: Manifest, run: Run) -> str | None:
     template = pod_template(item)
+    if template["spec"].get("initContainers"):
+        return ": its pods have initContainers, which the lab does not run; remove them"
     wanted = item["spec"].get("selector", {}).get("matchLabels", {})
     if not wanted.items() <= template.get("metadata", {}).get("labels", {}).items():
         return ": its object's spec.selector does not match the labels of spec.template; make them agree"

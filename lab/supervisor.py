@@ -94,7 +94,7 @@ class Supervisor:
             every_seconds = lab.run[key].every_seconds
             if every_seconds is not None:
                 self.schedules.append(Schedule(cron_job=stored, every_seconds=every_seconds))
-            elif stored["kind"] in {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"}:
+            elif stored["kind"] in {"Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"}:
                 self.owners[key] = made
         self.proxy.sync([], self.state / "dns" / "hosts")
         # DNS first: a resolver that finds no server waits a second before it asks again.
@@ -212,7 +212,7 @@ class Supervisor:
         for key, owners in self.owners.items():
             mine = [pod for pod in self.pods if pod.plan.workload == key]
             for owner in owners:
-                owner["status"] = workload_status(owner["kind"], sum(pod.ready for pod in mine), len(mine))
+                owner["status"] = workload_status(owner["kind"], mine)
                 self.objects.put(owner)
         for schedule in self.schedules:
             self.objects.put(schedule.cron_job)

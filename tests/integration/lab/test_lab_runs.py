@@ -220,6 +220,8 @@ def test_two_nodes_and_a_sweep() -> None:
         pods = lab.status()["pods"]
         assert {p["node"] for p in pods if p["workload"] == "shop/DaemonSet/caller"} == {"a", "b"}
         assert next(p for p in pods if p["workload"] == "shop/Deployment/web")["addresses"][0].startswith("10.244.1.")
+        (job,) = objects(lab, "Job")
+        assert job["status"]["succeeded"] == 1
         os.kill(lab.supervisor_pid, signal.SIGKILL)
     finally:
         swept = subprocess.run(

@@ -1,11 +1,13 @@
 """The lab's view of the machine, from text: cgroup hierarchies and paths, quality of service, the object folder."""
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lab import lifecycle
 from lab.cgroups import container_path, hierarchies, quality_of_service
 from lab.files import write_atomically
 from lab.lifecycle import unsettled
@@ -124,3 +126,25 @@ def test_what_is_missing_is_said_in_a_sentence() -> None:
     }
     assert unsettled(status) == "pod n/a is not ready; client n/b: http://web: refused; n/CronJob/j never succeeded"
     assert "supervisor.log" in unsettled({})
+
+
+def test_the_lock_holds_although_its_folder_comes_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "HOME", tmp_path / "home")
+    inside: list[int] = []
+    most = []
+
+    def work() -> None:
+        for _ in range(50):
+            with lifecycle.locked():
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 200
+    assert max(most) == 1
+    assert not (tmp_path / "home").exists()

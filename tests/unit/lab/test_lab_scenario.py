@@ -92,6 +92,11 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ("lab:\n  name", "lap:\n  name", r"document 1 \(object without kind .*apiVersion: Field required; add it"),
         ("\n  run:", "\n  cidrs: {pods: [10.0.0.0/28]}\n  run:", r"lab\.cidrs: pods: 10\.0\.0\.0/28 is too small"),
         ('["http://web"]', '[{to: "http://web", keep: true}]', r"only tcp:// and redis:// calls can be kept open"),
+        (
+            "spec: {containers: [{name: web}]}",
+            "spec: {initContainers: [{name: i}], containers: [{name: web}]}",
+            "remove",
+        ),
         ('{listen: ["http:8080"]}', "{}", r"give exactly one of `command`, `dns`, or `listen`"),
     ],
 )
