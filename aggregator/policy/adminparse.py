@@ -44,7 +44,7 @@ def parse_any(obj: Mapping[str, Any], *, default_namespace: str = "default") -> 
     kind = Field(obj)["kind"]
     if kind.value == "NetworkPolicy":
         return parse_policy(obj, default_namespace=default_namespace)
-    if kind.value in _VERSIONS:
+    if isinstance(kind.value, str) and kind.value in _VERSIONS:
         return parse_admin_policy(obj)
     raise kind.refuse(f"must be one of {', '.join(KINDS)}, is {kind.value!r}")
 

@@ -28,6 +28,7 @@ DIRECTION_INFERRED = "direction-inferred"
 REPLY_LEFT_OUT = "reply-left-out"
 SERVICE_FAN_OUT = "service-fan-out"
 
+_LAST_SECOND = 253_402_300_799  # the last one that a datetime can say
 _EPHEMERAL = range(32768, 61000)  # net.ipv4.ip_local_port_range as Linux has it by default
 _BACKENDS_DIFFER = "service-backends-differ"  # the resolver's word
 _SERVER_ORIGINS = ("accept", "recvmsg", "inet_csk_accept")
@@ -61,6 +62,7 @@ def resolve_flows(scenario: Scenario) -> ResolvedFlows:
 
 class _Resolving:
     def __init__(self, scenario: Scenario) -> None:
+        _check_times(scenario)
         self._scenario = scenario
         self._resolver: Resolver = resolver_of(scenario)
         self._seen: dict[Link, _Seen] = {}
@@ -241,6 +243,17 @@ class _Resolving:
         self._findings.append(
             Finding(code=code, severity=Severity.INFO, subject=str(flow.traffic), message=message, way_out=way_out)
         )
+
+
+def _check_times(scenario: Scenario) -> None:
+    """Seconds since an epoch of the page's own, as far as a calendar goes. Raises InputError."""
+    times = {f"flows[{i}].ts": (flow.at_seconds,) for i, flow in enumerate(scenario.flows)}
+    times |= {f"pods: {pod}": span for pod, span in scenario.lifetimes.items()}
+    times |= {f"ip_history[{i}]": (s.start_seconds, s.end_seconds) for i, s in enumerate(scenario.ip_history)}
+    for field_, values in times.items():
+        for value in values:
+            if value is not None and not 0 <= value <= _LAST_SECOND:
+                raise scenario.refuse(f"{value} is no time in seconds from 0 on", field_)
 
 
 def _declared(pod: Pod, protocol: Protocol) -> set[int]:
