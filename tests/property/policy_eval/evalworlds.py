@@ -134,12 +134,16 @@ native_policies = st.lists(raw_policies(), max_size=4).map(lambda objects: [pars
 
 # ---- admin tiers ----
 
-selectors = st.builds(
-    LabelSelector,
-    match_labels=st.sampled_from([(), (("app", "a"),), (("app", "b"),), (("ns", "x"),)]),
-    match_expressions=st.sampled_from([(), (Requirement(key="tier", operator=Operator.EXISTS),)]),
+selectors = st.one_of(
+    st.just(LabelSelector()),
+    st.builds(
+        LabelSelector,
+        match_labels=st.sampled_from([(), (("app", "a"),), (("app", "b"),)]),
+        match_expressions=st.sampled_from([(), (Requirement(key="tier", operator=Operator.EXISTS),)]),
+    ),
 )
-pods_peers = st.builds(PodsPeer, namespace_selector=selectors, pod_selector=st.none() | selectors)
+in_namespaces = st.sampled_from([LabelSelector(), LabelSelector(), LabelSelector(match_labels=(("ns", "x"),))])
+pods_peers = st.builds(PodsPeer, namespace_selector=in_namespaces, pod_selector=st.none() | selectors)
 admin_peers = st.one_of(
     pods_peers,
     st.builds(NodesPeer, selector=selectors),
