@@ -5,6 +5,7 @@ still so when it was written ends at the latest at the first list after the rest
 at which the view was right: in between it may have been so.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,8 @@ from typing import Any
 
 from aggregator import metrics
 from aggregator.cluster.history import History, PodPast, ServiceKey, ServiceState, Timeline
-from aggregator.cluster.reduce import FOREVER, NEVER, address, protocol_of
+from aggregator.cluster.labels import LabelHistory
+from aggregator.cluster.reduce import FOREVER, NEVER, address, labels_of, protocol_of
 from aggregator.cluster.view import ClusterView
 from aggregator.errors import StoreError
 from aggregator.model.address import IPAddress
@@ -22,6 +24,7 @@ from aggregator.model.history import Episode, EpisodeStore
 from aggregator.model.workload import Workload
 
 SAVE_SECONDS = 10.0
+LABEL_RETENTION_SECONDS = 90 * 24 * 3600.0  # a baseline of "all recorded" outlives the addresses
 RETENTION_SECONDS = 7 * 24 * 3600.0
 CONFIRMED = "view/confirmed"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,6 +55,8 @@ class Persistence:
                 self._written[episode.key] = episode
                 if episode.key == CONFIRMED:
                     self._view.confirmed = max(self._view.confirmed, json.loads(episode.body)["confirmed"])
+                elif episode.kind == "labels":
+                    restore_labels(self._view.labels, episode)
                 else:
                     restore(self._view.history, episode)
         return len(episodes)
@@ -66,7 +71,9 @@ class Persistence:
             current = self._written
             if generation != self._saved_generation:
                 self._view.history.forget(time.time() - self._retention_seconds)
+                self._view.labels.forget(time.time() - LABEL_RETENTION_SECONDS)
                 current = {e.key: e for e in episodes_of(self._view.history, self._view.cluster)}
+                current |= {e.key: e for e in label_episodes(self._view.labels, self._view.cluster)}
         if 0 < confirmed < FOREVER:
             current = current | {CONFIRMED: _confirmed(self._view.cluster, confirmed)}
         changed = [e for key, e in current.items() if self._written.get(key) != e]
@@ -145,6 +152,26 @@ def _plain(moment: float) -> float | None:
     return None if moment in {NEVER, FOREVER} else moment
 
 
+def label_episodes(labels: LabelHistory, cluster: str) -> Iterator[Episode]:
+    """Never ended, so that the retention of addresses does not end them: `forget` of the history of labels does."""
+    for workload, worn, when in labels.past():
+        owner = [workload.namespace, workload.kind, workload.name]
+        which = json.dumps([owner, worn], separators=(",", ":"))
+        body = {"workload": owner, "labels": worn, "first": _hour(when.first), "last": _hour(when.last)}
+        yield Episode(
+            cluster=cluster,
+            kind="labels",
+            key=f"labels/{hashlib.blake2b(which.encode(), digest_size=16).hexdigest()}",
+            began=datetime.fromtimestamp(_hour(when.first), UTC),
+            body=json.dumps(body, separators=(",", ":"), sort_keys=True),
+        )
+
+
+def _hour(moment: float) -> float:
+    """Written at most once an hour, however often a pod is seen."""
+    return max(0.0, moment // 3600 * 3600)
+
+
 def _pod_body(past: PodPast) -> dict[str, Any]:
     owner = None if past.workload is None else [past.workload.namespace, past.workload.kind, past.workload.name]
     return {
@@ -181,6 +208,15 @@ def restore(history: History, episode: Episode) -> None:
                 history.node_ips.setdefault(ip, Timeline()).add(body["name"], since, until)
         case "service":
             _restore_service(history, body)
+
+
+def restore_labels(labels: LabelHistory, episode: Episode) -> None:
+    body = json.loads(episode.body)
+    namespace, kind, name = body["workload"]
+    workload = Workload(cluster=episode.cluster, namespace=namespace, kind=kind, name=name)
+    worn = labels_of(dict(body["labels"]))
+    labels.see(workload, worn, body["first"])
+    labels.see(workload, worn, body["last"])
 
 
 def _restore_pod(history: History, cluster: str, body: dict[str, Any]) -> None:

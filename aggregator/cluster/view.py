@@ -16,6 +16,7 @@ from aggregator.cluster.backends import ObjectKey, Services, key_of
 from aggregator.cluster.cidrs import CidrRole, ClusterCidrs
 from aggregator.cluster.foreign import EXTRA_KINDS, parse_extra
 from aggregator.cluster.history import SKEW_SECONDS, History
+from aggregator.cluster.labels import LabelHistory
 from aggregator.cluster.owners import LOOKED_UP, Owners
 from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
 from aggregator.errors import InputError
@@ -46,6 +47,7 @@ class ClusterView:
         self.history = History(grace_seconds=grace_seconds)
         self.services = Services(self.history)
         self.owners = Owners(cluster)
+        self.labels = LabelHistory()
         self.generation = 0
         self.confirmed = NEVER  # everything that happened until then has been seen
         self.derive = derive
@@ -230,6 +232,8 @@ class ClusterView:
         if self.pods.get(key) != pod:
             self.pods[key] = pod
             changed = True
+        if workload is not None:
+            self.labels.see(workload, facts.labels, at)
         self.pod_facts[key] = facts
         self._pod_names[(facts.namespace, facts.name)] = key
         self._touch(changed)
@@ -255,6 +259,13 @@ class ClusterView:
         self.history.end_pod(key, facts.ips, until=at + SKEW_SECONDS)
         self._changed()
 
+    def node_of_pod(self, namespace: str, name: str, uid: str) -> str:
+        """The node on which this very pod runs, or ""."""
+        with self.lock:
+            facts = self.pod_facts.get(uid)
+        matches = facts is not None and (facts.namespace, facts.name) == (namespace, name)
+        return facts.node_name if facts is not None and matches and not facts.ended else ""
+
     def steady(self, key: str) -> bool:
         """Nothing says that this pod is about to let go of its address."""
         facts = self.pod_facts.get(key)
@@ -279,6 +290,7 @@ class ClusterView:
                 self.owners.wait(key, facts)
                 continue
             changed = self.history.learn_owner(key, workload)
+            self.labels.see(workload, facts.labels, max(facts.since, 0.0))
             if key in self.pods and self.pods[key].workload != workload:
                 self.pods[key] = replace(self.pods[key], workload=workload)
                 changed = True

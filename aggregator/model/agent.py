@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
@@ -20,6 +21,7 @@ class AgentIdentity:
 
     cluster: str | None
     agent_id: str | None
+    expires_at: datetime | None = None  # the credential ends then: the stream must be told to come back before
 
     def covers(self, cluster: str, agent_id: str) -> bool:
         return self.cluster in (None, cluster) and self.agent_id in (None, agent_id)

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
 
 import pytest
 import yaml
@@ -13,10 +15,13 @@ from aggregator.cluster.kinds import WATCHED
 from aggregator.cluster.reflector import State, Timing
 from aggregator.cluster.transport import ApiError, KubernetesApi
 from aggregator.cluster.watch import KubernetesSource
+from aggregator.model.protocol import Direction, Protocol
+from aggregator.model.resolution import FlowIdentity, Resolved
 from tests.cluster.conftest import QUICK, RBAC, Follow, create_namespace, running
 from tests.cluster.controlplane import Admin, ControlPlane, random_name, wait_until
 from tests.cluster.kubelet import pod_spec, stamp
 from tests.cluster.relay import Mood, Relay
+from tests.unit.cluster.test_past import Memory
 
 CLUSTER_ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/wattle-aggregator"
 ROLE = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles/wattle-aggregator"
@@ -117,6 +122,42 @@ def test_a_watch_that_hangs_in_silence_is_given_up(admin: Admin, namespace: str,
         relay.mood = Mood.PASS
         seen(view, namespace, "before", "during")
         wait_until(lambda: not view.stale, "the view to be right again")
+
+
+def test_a_restarted_aggregator_still_knows_yesterday(
+    plane: ControlPlane, admin: Admin, namespace: str, follow: Follow
+) -> None:
+    """The pod is gone before the second process starts; its address is another's by then."""
+    memory = Memory()
+    pods, ip = f"/api/v1/namespaces/{namespace}/pods", "10.244.9.9"
+    with follow(store=memory) as first:
+        create(admin, namespace, "asker", "10.244.9.1")
+        create(admin, namespace, "before", ip)
+        wait_until(lambda: len([p for p in first.snapshot.pods if p.namespace == namespace and p.ips]) == 2, "both")
+        asker = next(p.uid for p in first.snapshot.pods if p.name == "asker")
+        then = time.time() + 3
+        wait_until(lambda: first.view.confirmed > then + 6, "the view to get past that")
+    admin.delete(f"{pods}/before", now=True)
+    create(admin, namespace, "after", ip)
+    with follow(store=memory) as second:
+        now = time.time() + 4
+        wait_until(lambda: second.view.confirmed > now + 6, "the view to get past that")
+
+        def owner(moment: float) -> str:
+            what = FlowIdentity(
+                cluster="c",
+                node="node-1",
+                pod_uid=asker,
+                remote_ip=ip_address(ip),
+                port=80,
+                protocol=Protocol.TCP,
+                direction=Direction.EGRESS,
+            )
+            answer = second.resolver.resolve(what, datetime.fromtimestamp(moment, UTC))
+            return answer.dst_pod if isinstance(answer, Resolved) else "unknown"
+
+        assert owner(then) == f"{namespace}/before"
+        assert owner(now) == f"{namespace}/after"
 
 
 def test_a_door_that_is_slammed_is_not_stormed(follow: Follow, relay: Relay) -> None:
