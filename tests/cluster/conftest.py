@@ -20,6 +20,13 @@ RBAC = Path(__file__).parents[2] / "deploy" / "rbac" / "aggregator.yaml"
 QUICK = Timing(first_wait_seconds=0.1, longest_wait_seconds=2.0, absent_wait_seconds=5.0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Building Kubernetes takes minutes when nothing is cached, ten thousand pods take some, too."""
+    for item in items:
+        if Path(item.fspath).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     for program in ("etcd", "openssl"):
