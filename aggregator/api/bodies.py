@@ -116,6 +116,12 @@ class DefaultDenyBody(Body):
     choice: Literal["include", "exclude"] = "include"
 
 
+class FreezeBody(Body):
+    """Whether the baseline is frozen at what is recorded now."""
+
+    frozen: bool
+
+
 class UndoBody(Body):
     """Why it is taken back."""
 

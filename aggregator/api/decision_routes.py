@@ -12,6 +12,7 @@ from aggregator.api.bodies import (
     CidrBody,
     CidrsBody,
     DefaultDenyBody,
+    FreezeBody,
     LabelsBody,
     LinksBody,
     ProcessesBody,
@@ -126,6 +127,17 @@ def decide_cidr(
         reason=body.reason,
         if_match=if_match,
     )
+    _tagged(response, found.etag)
+    return found
+
+
+@routes.put(
+    "/workloads/{namespace}/{kind}/{name}/baseline", summary="Freeze the baseline, or let it learn", responses=_WRITE
+)
+def freeze(
+    deciding: DecidingDep, caller: CallerDep, ref: RefDep, body: FreezeBody, if_match: IfMatch, response: Response
+) -> WorkloadDecisionsView:
+    found = deciding.freeze(caller, ref, frozen=body.frozen, reason=body.reason, if_match=if_match)
     _tagged(response, found.etag)
     return found
 

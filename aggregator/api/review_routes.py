@@ -18,6 +18,7 @@ from aggregator.api.asking import (
 from aggregator.api.problems import Responses, documented
 from aggregator.api.tabular import links_as_csv
 from aggregator.services.paging import Page, page_of_links, page_of_namespaces, page_of_workloads
+from aggregator.services.said_views import BaselineView
 from aggregator.services.spans import ALL
 from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 
@@ -104,6 +105,16 @@ def namespace_links(
     if format == "csv":
         return Response(links_as_csv(rows), media_type=CSV)
     return page_of_links(rows, wanted)
+
+
+@routes.get(
+    "/workloads/{namespace}/{kind}/{name}/baseline",
+    tags=["review"],
+    summary="How much has probably been seen, and what drifted",
+    responses=_REFUSALS,
+)
+def workload_baseline(review: ReviewDep, caller: CallerDep, ref: RefDep) -> BaselineView:
+    return review.baseline(caller, ref)
 
 
 @routes.get("/agents", tags=["agents"], summary="Every node's agent", responses=documented(401, 403, 429, 503))

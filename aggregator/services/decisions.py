@@ -13,6 +13,7 @@ from aggregator.errors import ConflictError, ForbiddenError, InputError, NotFoun
 from aggregator.model.decision import (
     Alias,
     AliasDecision,
+    BaselineDecision,
     Choice,
     Decision,
     DefaultDeny,
@@ -24,6 +25,7 @@ from aggregator.model.decision import (
 )
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
+from aggregator.services.baselines import links_to_freeze
 from aggregator.services.caller import Caller, Resource, Verb
 from aggregator.services.decision_views import (
     aliases_view,
@@ -130,6 +132,16 @@ class Deciding:
         said = DefaultDeny(namespace=namespace, direction=direction, choice=choice)
         self._say(caller, [said], reason, lambda _state: None)
         return self.history(caller, namespace)
+
+    def freeze(
+        self, caller: Caller, ref: WorkloadRef, *, frozen: bool, reason: str, if_match: str
+    ) -> WorkloadDecisionsView:
+        """At what is recorded now, or no longer. The frozen list has every link, also those masked for the caller."""
+        caller.must(Verb.UPDATE, Resource.BASELINES, ref.namespace)
+        question = self._ask(caller)
+        workload, rows = self._known(question, ref)
+        links = links_to_freeze([*rows.clear, *rows.masked], question.now) if frozen else None
+        return self._about(caller, ref, [BaselineDecision(workload=workload, links=links)], reason, if_match)
 
     # ---- about the cluster ------------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ Invariant: authority is asked before anything is looked up, so that what may not
 the same answer; each answer is one consistent cut of links, cluster and decisions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from aggregator.errors import NotFoundError
+from aggregator.errors import InputError, NotFoundError
 from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
@@ -16,6 +16,7 @@ from aggregator.policy.certify import SecondEvaluator
 from aggregator.policy.profiles.known import profile_named
 from aggregator.services.applied import AppliedPolicies
 from aggregator.services.applied_views import applied_policies, explained
+from aggregator.services.baselines import Recorded, baseline_view
 from aggregator.services.caller import Caller, Resource, Verb
 from aggregator.services.decisions import Deciding
 from aggregator.services.policy_views import (
@@ -29,7 +30,8 @@ from aggregator.services.policy_views import (
 )
 from aggregator.services.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
 from aggregator.services.proposals import proposal_view, proved
-from aggregator.services.question import LinkStore, Question, Rows, View, WorkloadRef
+from aggregator.services.question import SERVICE_KIND, LinkStore, Question, Rows, View, WorkloadRef
+from aggregator.services.said_views import BaselineView
 from aggregator.services.sight import Sight
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, status_view
@@ -37,6 +39,10 @@ from aggregator.services.tables import link_rows, rows_by_id
 from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog
+
+
+def _never(_workload: Workload) -> Mapping[int, int]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,7 @@ class Sources:
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
     masking_key: bytes = b""
+    days_seen: Callable[[Workload], Mapping[int, int]] = _never
 
 
 PolicyScope = WorkloadRef | str
@@ -175,6 +182,17 @@ class Review:
         if link is None:
             raise NotFoundError(f"{ref} has no row {identity[:24]!r}")
         return explained(question, link)
+
+    # ---- baselines --------------------------------------------------------------------------------------------------
+
+    def baseline(self, caller: Caller, ref: WorkloadRef) -> BaselineView:
+        caller.must(Verb.GET, Resource.BASELINES, ref.namespace)
+        question = self.question(caller)
+        if ref.kind == SERVICE_KIND:
+            raise InputError("a Service is a view: ask about one of its workloads", field="kind")
+        (workload,), rows = self._workload(question, ref, ALL)
+        recorded = Recorded(store=self._sources.store, days_seen=self._sources.days_seen)
+        return baseline_view(question, recorded, workload, rows)
 
     # ---- agents -----------------------------------------------------------------------------------------------------
 

@@ -85,3 +85,38 @@ class SettingsView:
     service_cidrs: list[str]
     node_cidrs: list[str]
     process_names: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CriterionView:
+    """One reason of readiness. `share` is how far it is met, 0 to 1."""
+
+    criterion: Literal["age", "new-links", "unseen", "cron-jobs", "rollouts", "loss"]
+    met: bool
+    share: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftView:
+    """A link that is not in the frozen baseline, or one of it that has not been seen for long."""
+
+    kind: Literal["new", "gone"]
+    id: str
+    link: str
+    first_seen: datetime | None
+    last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineView:
+    """How much of a workload's communication has probably been seen. It informs, it never withholds a proposal."""
+
+    scope: str
+    etag: str
+    state: Literal["learning", "ready", "frozen"]
+    score: float
+    text: str
+    criteria: list[CriterionView]
+    frozen_links: int | None
+    drift: list[DriftView]

@@ -108,6 +108,7 @@ class Sight:
             typed_cidrs=tuple(typed for typed in decisions.typed_cidrs if self.namespace(typed.workload.namespace)),
             default_denies=tuple(said for said in decisions.default_denies if self.namespace(said[0])),
             port_ranges=tuple(c for c in decisions.port_ranges if self.end(c.src) and self.end(c.dst)),
+            frozen_baselines=tuple(said for said in decisions.frozen_baselines if self.namespace(said[0].namespace)),
             removed_policies=tuple(said for said in decisions.removed_policies if self.namespace(said[0])),
         )
 

@@ -29,6 +29,7 @@ from aggregator.store.deltas import (
 )
 from aggregator.store.keys import bucket_of, cluster_id_of, milliseconds
 from aggregator.store.migrate import migrate
+from aggregator.store.sightings import days_seen
 from aggregator.store.store import Store, open_store
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -332,6 +333,7 @@ class World:
             decisions=self.decisions,
             clock=lambda: self.now,
             masking_key=b"a key of the tests",
+            days_seen=lambda asked: days_seen(self.store.engine, asked),
         )
 
     def review(self, **changes: Any) -> Review:
