@@ -28,7 +28,8 @@ def page() -> str:
         "# Performance",
         "",
         "Written by `make bench-page` from what `make bench` measured; an area's script is `bench/<area>.py`.",
-        "Figures are CPU per item, or ratios against a peer or a limit measured in the same run. A bar that was missed says so.",
+        "Figures are CPU per item, or ratios against a peer or a limit measured in the same run.",
+        "A bar that was missed says so.",
         "",
         f"Measured on Linux {platform.release()}, {platform.machine()}, two shared cores: trust ratios, not the clock.",
     ]

@@ -138,8 +138,10 @@ def become_root() -> None:
 
 def prepare_output() -> None:
     """An empty build/demo that belongs to the checkout's owner: a demo starts from nothing."""
-    subprocess.run(as_owner(["rm", "-rf", str(OUTPUT)]), check=True)
-    subprocess.run(as_owner(["mkdir", "-p", str(OUTPUT)]), check=True)
+    for command in (["rm", "-rf", str(OUTPUT)], ["mkdir", "-p", str(OUTPUT)]):
+        done = subprocess.run(as_owner(command), capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise DemoError(f"preparing {OUTPUT}: {done.stderr.strip()}; give the folder to the checkout's owner")
 
 
 def check_kernel() -> None:
@@ -218,9 +220,11 @@ def leave_files(proposal: dict[str, Any], links: list[dict[str, Any]]) -> None:
         "certificate.json": json.dumps(proposal["certificate"], indent=2) + "\n",
     }
     for name, text in texts.items():
-        subprocess.run(
-            as_owner(["tee", str(OUTPUT / name)]), input=text, text=True, stdout=subprocess.DEVNULL, check=True
+        written = subprocess.run(
+            as_owner(["tee", str(OUTPUT / name)]), input=text, text=True, capture_output=True, check=False
         )
+        if written.returncode != 0:
+            raise DemoError(f"writing {OUTPUT / name}: {written.stderr.strip()}")
 
 
 def stay(parts: tuple[Part, ...]) -> None:
