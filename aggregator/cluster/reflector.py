@@ -146,19 +146,21 @@ class Reflector:
 
     def _list(self) -> None:
         """Page by page into the view: the whole list is never in memory."""
-        watched, seen, token, started = self.watched, set(), "", time.time()
-        version = ""
+        watched, token, version, started = self.watched, "", "", time.time()
+        seen: set[tuple[str, str, str]] = set()
+
+        def take(raw: dict[str, Any]) -> None:
+            seen.add(self._sink.same(watched.kind, raw))
+            self._sink.apply(watched.kind, raw)
+
         self._count(watched.kind, "list")
         while True:
-            page = self._api.get(
+            metadata = self._api.each(
                 watched.path,
                 {"limit": PAGE, "continue": token, "fieldSelector": watched.field_selector},
+                take,
                 read_seconds=self._timing.hang_seconds,
             )
-            for raw in page.get("items") or ():
-                seen.add(self._sink.same(watched.kind, raw))
-                self._sink.apply(watched.kind, raw)
-            metadata = page.get("metadata") or {}
             version, token = str(metadata.get("resourceVersion") or ""), str(metadata.get("continue") or "")
             if not token:
                 break

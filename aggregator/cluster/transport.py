@@ -6,7 +6,7 @@ unreachable apart. The client's models are not used: they cost 900 us and 94 kB 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,23 @@ class KubernetesApi:
         self, path: str, query: Mapping[str, object] | None = None, *, read_seconds: float = 60.0
     ) -> dict[str, Any]:
         return self._decoded("GET", path, query or {}, None, read_seconds)
+
+    def each(
+        self, path: str, query: Mapping[str, object], take: Callable[[dict[str, Any]], None], *, read_seconds: float
+    ) -> dict[str, Any]:
+        """Hand every item of a list to `take`, one at a time; the list's metadata. A page is never a tree in memory."""
+        doing = f"GET {path}"
+        response = self._request("GET", path, query, None, read_seconds)
+        try:
+            text = response.read().decode()
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+            raise ApiError(doing, NO_ANSWER, f"the answer broke off: {exc}") from exc
+        finally:
+            response.release_conn()
+        try:
+            return items_of(text, take)
+        except (ValueError, IndexError) as exc:
+            raise ApiError(doing, NO_ANSWER, f"the answer makes no sense: {exc}") from exc
 
     def post(self, path: str, body: Mapping[str, Any], *, read_seconds: float = 10.0) -> dict[str, Any]:
         return self._decoded("POST", path, {}, body, read_seconds)
@@ -168,6 +185,51 @@ class Lines:
             self._response.shutdown()
         except (OSError, RuntimeError, ValueError, AttributeError):
             self._response.close()
+
+
+def items_of(text: str, take: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Walk a list's JSON: items go to `take` one by one, the metadata is what leaves. Raises ValueError, IndexError.
+
+    A page as one tree keeps some hundred thousand containers alive, and the collector walks them again and again: that
+    made a pod three times as dear.
+    """
+    metadata: dict[str, Any] = {}
+    at = _past(text, 0, "{")
+    while text[at] != "}":
+        key, at = _VALUE.raw_decode(text, at)
+        at = _past(text, at, ":")
+        if key == "items" and text[at] == "[":
+            at = _past(text, at, "[")
+            while text[at] != "]":
+                item, at = _VALUE.raw_decode(text, at)
+                take(item)
+                at = _past(text, at, ",", optional=True)
+            at = _past(text, at, "]")
+        else:
+            value, at = _VALUE.raw_decode(text, at)
+            if key == "metadata":
+                metadata = value
+        at = _past(text, _blank(text, at), ",", optional=True)
+    return metadata
+
+
+_VALUE = json.JSONDecoder()
+
+
+def _past(text: str, at: int, sign: str, *, optional: bool = False) -> int:
+    """The first place after `sign` and blanks."""
+    at = _blank(text, at)
+    if text[at] == sign:
+        return _blank(text, at + 1)
+    if optional:
+        return at
+    raise ValueError(f"expected {sign!r} at {at}")
+
+
+def _blank(text: str, at: int) -> int:
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def _failure(doing: str, response: urllib3.BaseHTTPResponse) -> ApiError:

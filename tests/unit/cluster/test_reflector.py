@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.cluster.kinds import Watched
 from aggregator.cluster.reflector import Reflector, State, Timing, key_of
-from aggregator.cluster.transport import ApiError
+from aggregator.cluster.transport import ApiError, items_of
 
 PODS = Watched("Pod", "/api/v1/pods", needed=True)
 Key = tuple[str, str, str]
@@ -72,9 +72,8 @@ class Script:
             raise answer
         return answer
 
-    def get(self, path: str, query: Any, *, read_seconds: float) -> dict[str, Any]:
-        found: dict[str, Any] = self._next(query)
-        return found
+    def each(self, path: str, query: Any, take: Any, *, read_seconds: float) -> dict[str, Any]:
+        return items_of(json.dumps(self._next(query)), take)
 
     @contextmanager
     def lines(self, path: str, query: Any, *, read_seconds: float) -> Iterator["Lines"]:
@@ -224,3 +223,24 @@ def test_stop_ends_it() -> None:
     reflector.stop()
     reflector.run()
     assert script.asked == []
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("order", [("kind", "metadata", "items"), ("items", "kind", "metadata")])
+def test_a_page_is_read_item_by_item_in_any_order_of_keys(indent: int | None, order: tuple[str, ...]) -> None:
+    values = {"kind": "PodList", "metadata": {"continue": "t"}, "items": [{"a": 1}, {"b": [{}]}, {}]}
+    found: list[Any] = []
+    text = json.dumps({key: values[key] for key in order}, indent=indent)
+    assert items_of(f" {text}\n", found.append) == {"continue": "t"}
+    assert found == values["items"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"items"', '{"items": [{}', '{"items": [{]}', "null", "<html>"])
+def test_a_torn_page_is_an_error(text: str) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        items_of(text, lambda _: None)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"items": []}', '{"items": null}'])
+def test_an_empty_page_is_empty(text: str) -> None:
+    assert items_of(text, pytest.fail) == {}
