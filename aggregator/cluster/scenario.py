@@ -166,8 +166,6 @@ def scenario_of(raw: object, *, file: str = "", document: int = 1) -> Scenario:
     try:
         return _built(page, file, document)
     except InputError as exc:
-        if exc.file or exc.document is not None:
-            raise
         raise InputError(exc.reason, file=file, document=document, field=exc.field) from exc
 
 

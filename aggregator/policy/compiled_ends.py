@@ -149,6 +149,8 @@ class Ends:
                 case AddressEndpoint(ip=ip):
                     lost = any(ip in cidr for cidr in unowned)
                     kinds["lost" if lost else "address"].append(number)
+                case _:
+                    assert_never(end)
             if node_name:
                 self.node_of[number] = nodes.setdefault(node_name, len(nodes))
         self.pods, self.live, self.nodes = _bits(kinds["pod"]), _bits(kinds["live"]), _bits(kinds["node"])

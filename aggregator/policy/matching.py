@@ -165,6 +165,8 @@ def _answered(answer: Answer, what: str) -> Match:
             return False
         case Answer.UNDEFINED:
             return Unknown(f"{what} is not defined for this network plug-in")
+        case _:
+            assert_never(answer)
 
 
 def port_matches(port: PolicyPort, view: View) -> Match:

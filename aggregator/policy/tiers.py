@@ -91,16 +91,14 @@ def _first_match(policy: AdminPolicy, view: View) -> tuple[list[PolicyFinding], 
     maybe: dict[int, Action] = {}
     cause = ""
     for number, rule in enumerate(policy.rules(view.direction), start=1):
-        match admin_rule_matches(rule, view):
-            case True:
-                reason = PolicyReason.UNKNOWN if maybe else _REASONS[rule.action]
-                found = PolicyFinding(policy=str(policy), reason=reason, rules=(*maybe, number))
-                return [found], rule.action, frozenset(maybe.values()), cause
-            case Unknown(cause=why):
-                maybe[number] = rule.action
-                cause = cause or why
-            case False:
-                pass
+        match = admin_rule_matches(rule, view)
+        if match is True:
+            reason = PolicyReason.UNKNOWN if maybe else _REASONS[rule.action]
+            found = PolicyFinding(policy=str(policy), reason=reason, rules=(*maybe, number))
+            return [found], rule.action, frozenset(maybe.values()), cause
+        if isinstance(match, Unknown):
+            maybe[number] = rule.action
+            cause = cause or match.cause
     if maybe:
         found = PolicyFinding(policy=str(policy), reason=PolicyReason.UNKNOWN, rules=tuple(maybe))
         return [found], None, frozenset(maybe.values()), cause

@@ -169,6 +169,10 @@ def test_violations(obj, field):
     assert not is_accepted(validate(obj))
 
 
+def test_a_namespace_may_be_left_to_whoever_applies_it():
+    assert validate(policy(namespace=None)) == ()
+
+
 def test_an_object_larger_than_the_store_takes():
     rule = {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}] * 60_000}
     assert fields(with_rule(rule)) == [("", Severity.ERROR)]
