@@ -65,7 +65,9 @@ STORE_RETIRED = Counter(
 CLUSTER_CACHE_AGE = Gauge(
     "wattle_cluster_cache_age_seconds", "How long ago the view of this kind was last right.", ["cluster", "kind"]
 )
-CLUSTER_VIEW_STALE = Gauge("wattle_cluster_view_stale", "1 while verdicts are unknown, the view being old.", ["cluster"])
+CLUSTER_VIEW_STALE = Gauge(
+    "wattle_cluster_view_stale", "1 while verdicts are unknown, the view being old.", ["cluster"]
+)
 CLUSTER_OBJECTS = Gauge("wattle_cluster_objects", "Objects in the view.", ["cluster", "kind"])
 CLUSTER_WATCH_EVENTS = Counter(
     "wattle_cluster_watch_events_total",
@@ -80,4 +82,10 @@ CLUSTER_EPISODES_FAILED = Counter(
 )
 CLUSTER_TOKEN_REVIEWS = Counter(
     "wattle_cluster_token_reviews_total", "Tokens shown to the API server, by outcome.", ["cluster", "outcome"]
+)
+
+# ---- review ---------------------------------------------------------------------------------------------------------
+
+REST_REFUSED = Counter(
+    "wattle_rest_refused_total", "Requests turned away before any route read them, by reason.", ["reason"]
 )

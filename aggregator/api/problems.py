@@ -83,6 +83,8 @@ _WORDS = {
     503: "The database or the cluster view is not there now; the same request may succeed later.",
 }
 
+_INSIDE = "something in Wattle went wrong; its log says what"
+
 
 def documented(*statuses: int) -> Responses:
     """The `responses` of a route, as FastAPI wants them."""
@@ -112,6 +114,11 @@ def install_problems(api: FastAPI) -> None:
         ]
         return problem_response(422, "the request cannot be understood", errors=errors)
 
+    @api.exception_handler(Exception)
+    async def _unexpected(_request: Request, error: Exception) -> JSONResponse:
+        log.error("a request failed", exc_info=error)
+        return problem_response(500, _INSIDE)
+
     @api.exception_handler(HTTPException)
     async def _framework(_request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers) if error.headers else None
@@ -123,7 +130,7 @@ def of_error(error: WattleError) -> JSONResponse:
         if isinstance(error, kind):
             return _known(error, status)
     log.error("a request failed", exc_info=error)
-    return problem_response(500, "something in Wattle went wrong; its log says what")
+    return problem_response(500, _INSIDE)
 
 
 def _known(error: WattleError, status: HTTPStatus) -> JSONResponse:

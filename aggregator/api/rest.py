@@ -4,6 +4,7 @@ Enters: a Review, an Authenticator, a readiness question. Leaves: a FastAPI appl
 call one service and write its view out; every refusal is an RFC 9457 problem.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from aggregator.api import decision_routes, policy_routes, preview_routes, review_routes
 from aggregator.api.asking import Authenticator
+from aggregator.api.limits import Buckets, Limits, Rate
 from aggregator.api.problems import Problem, install_problems
 from aggregator.errors import UnauthenticatedError
 from aggregator.services.caller import Caller, developer
@@ -49,6 +51,8 @@ def create_api(
     *,
     ready: Callable[[], str] = lambda: "",
     registry: CollectorRegistry = REGISTRY,
+    rate: Rate | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """`ready` says why the aggregator cannot serve yet, or "" when it can."""
     api = FastAPI(
@@ -67,6 +71,7 @@ def create_api(
     for routes in (review_routes.routes, policy_routes.routes, preview_routes.routes, decision_routes.routes):
         api.include_router(routes, prefix=PREFIX)
     _add_operations(api, ready, registry)
+    api.add_middleware(Limits, buckets=Buckets(rate or Rate(), clock))
     api.openapi = lambda: _document(api)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return api
 

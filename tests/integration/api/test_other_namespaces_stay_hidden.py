@@ -22,7 +22,7 @@ from aggregator.model.protocol import Direction
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.services.subjects import record_of
 from aggregator.store.decisions import DecisionEntry, Undo
-from tests.integration.api.tokens import Tokens
+from tests.integration.api.tokens import UNLIMITED, Tokens
 from tests.integration.services.world import (
     BOOKS,
     CROSSING_LINKS,
@@ -110,7 +110,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
 
 @pytest.fixture(scope="module")
 def clients(worlds: tuple[World, World]) -> tuple[TestClient, TestClient]:
-    first, second = (TestClient(create_api(world.review(), Tokens())) for world in worlds)
+    first, second = (TestClient(create_api(world.review(), Tokens(), rate=UNLIMITED)) for world in worlds)
     return first, second
 
 

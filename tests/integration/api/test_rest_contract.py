@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis import checks
 
 from aggregator.api.rest import PREFIX, create_api
-from tests.integration.api.tokens import Tokens
+from tests.integration.api.tokens import UNLIMITED, Tokens
 from tests.integration.services.world import everything
 
 DOCUMENT: dict[str, Any] = create_api(SimpleNamespace(deciding=None), Tokens()).openapi()  # type: ignore[arg-type]
@@ -33,7 +33,7 @@ OPERATIONS = [(method, path) for path, found in DOCUMENT["paths"].items() for me
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     world = everything(Path(tmp_path_factory.mktemp("contract")))
-    yield create_api(world.review(), Tokens())
+    yield create_api(world.review(), Tokens(), rate=UNLIMITED)
     world.close()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from aggregator.api.limits import Rate
 from aggregator.errors import UnauthenticatedError
 from aggregator.services.caller import Caller, Everything, Resource, Verb
 
@@ -37,3 +38,6 @@ class Tokens:
                 return Caller(name="editor", authority=Only(READING | {Verb.UPDATE}, self.namespaces))
             case _:
                 raise UnauthenticatedError("the token is not known")
+
+
+UNLIMITED = Rate(burst=10**9)
