@@ -16,7 +16,7 @@ from aggregator.policy.lint_broad import check_broad
 from aggregator.policy.lint_effect import check_effect
 from aggregator.policy.lint_reach import check_reach
 from aggregator.policy.lint_scope import check_scope
-from aggregator.policy.lint_static import check_static
+from aggregator.policy.lint_static import Owners, check_static
 from aggregator.policy.lint_table import VerdictTable
 from aggregator.policy.lint_universe import Universe
 
@@ -48,8 +48,9 @@ def lint(
 def findings_of(table: VerdictTable, *, observed: Iterable[Link] = ()) -> tuple[Finding, ...]:
     """All findings that a table shows, worst first."""
     found: list[Finding] = []
+    owners = Owners(table.universe.cluster)
     for policy in table.universe.policies:
-        found += check_static(policy, table.universe.cluster)
+        found += check_static(policy, owners)
     found += check_scope(table)
     found += check_effect(table)
     found += check_broad(table, observed)

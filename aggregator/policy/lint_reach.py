@@ -70,21 +70,32 @@ def dns_blocked(table: VerdictTable) -> Mapping[Protocol, tuple[PeerClass, ...]]
     targets += [(universe.class_of(ip), ports) for ip, ports in dns.addresses]
     targets += [(universe.class_of(ip), dns.cache_ports) for ip in dns.caches]
     targets += [(universe.class_of(ip), dns.on_nodes) for n in universe.cluster.nodes for ip in n.addresses]
-    if not dns.found:
-        targets = [(c.bit, frozenset((p, DNS_PORT) for p in Protocol)) for c in universe.classes]
     blocked: dict[Protocol, list[PeerClass]] = {Protocol.UDP: [], Protocol.TCP: []}
     for c in universe.classes:
         if c.pods and table.isolating(Direction.EGRESS, c.bit) and c.pods[0].workload not in servers:
             for protocol, classes in blocked.items():
-                if not any(
-                    table.verdict(c.bit, target) & universe.number(*port)
-                    for target, ports in targets
-                    for port in ports
-                    if port[0] is protocol
-                ):
+                asks = _asks_anybody(table, c.bit, protocol)
+                if dns.found:
+                    asks = any(
+                        table.verdict(c.bit, target) & universe.number(*port)
+                        for target, ports in targets
+                        for port in ports
+                        if port[0] is protocol
+                    )
+                if not asks:
                     classes.append(c)
                     break
     return {protocol: tuple(classes) for protocol, classes in blocked.items()}
+
+
+def _asks_anybody(table: VerdictTable, subject: int, protocol: Protocol) -> bool:
+    """Whether anybody at all can be asked on port 53: all that can be said where no DNS is known."""
+    universe = table.universe
+    port = universe.number(protocol, DNS_PORT)
+    peers = 0
+    for rectangle in table.rectangles(Direction.EGRESS, subject):
+        peers |= rectangle.peers if rectangle.ports & port else 0
+    return bool(peers & ~universe.pod_bits) or any(table.verdict(subject, peer) & port for peer in bits(peers))
 
 
 def _dns(table: VerdictTable) -> Iterator[Finding]:

@@ -4,27 +4,32 @@ Enters: the VerdictTable and the cluster. Leaves: unused (with the nearest label
 peers, unresolved named ports, poorly scoped policies.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.finding import Finding, Severity
-from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, Operator, SelectorPeer
+from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, SelectorPeer
 from aggregator.model.protocol import Direction
-from aggregator.model.workload import Workload
 from aggregator.policy.lint_codes import Code
+from aggregator.policy.lint_nearest import Wearers
 from aggregator.policy.lint_table import VerdictTable
 from aggregator.policy.lint_universe import Universe, all_rules, bits, namespace_labels
+
+if TYPE_CHECKING:
+    from aggregator.model.workload import Workload
 
 
 def check_scope(table: VerdictTable) -> Iterator[Finding]:
     """Everything about selectors that match nothing, or more than their rules can serve."""
     universe = table.universe
+    wearers = Wearers(universe.cluster)
     for number, policy in enumerate(universe.policies):
         if not table.subjects[number]:
-            yield _unused(policy, universe.cluster)
+            yield _unused(policy, wearers)
         for direction, index, peers, _ in all_rules(policy):
             subject = f"{policy}:{direction.value.lower()}:{index}"
-            yield from _empty_peers(universe, policy, subject, peers)
+            yield from _empty_peers(universe, wearers, policy, subject, peers)
             if table.subjects[number]:
                 yield from _named_ports(table, number, direction, index, subject)
         yield from _poorly_scoped(table, number)
@@ -33,8 +38,8 @@ def check_scope(table: VerdictTable) -> Iterator[Finding]:
 # ---- policies that select nothing
 
 
-def _unused(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Finding:
-    here = [pod for pod in cluster.pods if pod.namespace == policy.namespace]
+def _unused(policy: NetworkPolicy, wearers: Wearers) -> Finding:
+    here = wearers.pods.get(policy.namespace, ())
     matched = [pod for pod in here if policy.pod_selector.matches(dict(pod.labels))]
     if any(pod.host_network and not pod.ended for pod in matched):
         return Finding(
@@ -44,7 +49,7 @@ def _unused(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Finding:
             message="selects only pods on the host's network, on which policies do not act",
             way_out="protect the node itself; no NetworkPolicy can do it",
         )
-    asleep = dormant(policy.namespace, policy.pod_selector, cluster)
+    asleep = wearers.dormant(policy.namespace, policy.pod_selector)
     if asleep or matched:
         who = ", ".join(map(str, asleep)) or "finished pods only"
         return Finding(
@@ -54,7 +59,7 @@ def _unused(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Finding:
             message=f"selects no running pod now, but {who}",
             way_out="nothing to do: it acts as soon as a pod runs",
         )
-    hint = nearest(policy.pod_selector, policy.namespace, cluster)
+    hint = wearers.nearest(policy.pod_selector, policy.namespace)
     if not here:
         hint = hint or f"the namespace {policy.namespace} has no pods"
     return Finding(
@@ -66,83 +71,15 @@ def _unused(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Finding:
     )
 
 
-def dormant(namespace: str, selector: LabelSelector, cluster: ClusterSnapshot) -> tuple[Workload, ...]:
-    """Workloads of the namespace that run no pod now and whose pods would match."""
-    return tuple(
-        record.workload
-        for record in cluster.workloads
-        if record.workload.namespace == namespace
-        and not record.host_network
-        and selector.matches(dict(record.template_labels))
-        and not any(not pod.ended for pod in cluster.pods_by_workload.get(record.workload, ()))
-    )
-
-
-def nearest(selector: LabelSelector, namespace: str, cluster: ClusterSnapshot) -> str:
-    """Why a selector matches nothing, and the label that was probably meant. "" when nothing is near."""
-    if contradiction := _contradiction(selector):
-        return contradiction
-    here = [dict(pod.labels) for pod in cluster.pods if pod.namespace == namespace and not pod.ended]
-    wanted = [*selector.match_labels]
-    wanted += [(r.key, v) for r in selector.match_expressions if r.operator is Operator.IN for v in r.values]
-    wanted += [(r.key, "") for r in selector.match_expressions if r.operator is Operator.EXISTS]
-    for key, value in wanted:
-        if hint := _nearest_label(key, value, here):
-            return hint
-    elsewhere = sorted(
-        {pod.namespace for pod in cluster.pods if pod.namespace != namespace and selector.matches(dict(pod.labels))}
-    )
-    if elsewhere and not selector.is_empty:
-        return f"pods with these labels are in the namespace {', '.join(elsewhere)}"
-    return ""
-
-
-def _contradiction(selector: LabelSelector) -> str:
-    for key, value in selector.match_labels:
-        for requirement in (r for r in selector.match_expressions if r.key == key):
-            if not requirement.matches({key: value}):
-                return (
-                    f"{key}={value} contradicts {key} {requirement.operator} {', '.join(requirement.values)}".rstrip()
-                )
-    return ""
-
-
-def _nearest_label(key: str, value: str, here: Iterable[Mapping[str, str]]) -> str:
-    """The label of a pod that is nearest to key=value, when none has exactly that."""
-    labels = sorted({item for pod in here for item in pod.items()})
-    if (key, value) in labels or (not value and any(k == key for k, _ in labels)):
-        return ""
-    if any(k == key for k, _ in labels):
-        near = closest(value, [v for k, v in labels if k == key])
-        return f"no pod has {key}={value}, did you mean {key}={near}?" if near else ""
-    near = closest(key, sorted({k for k, _ in labels}))
-    if near:
-        return f"no pod has a label {key}, did you mean {near}?"
-    same = [k for k, v in labels if v == value and value]
-    return f"no pod has a label {key}, did you mean {same[0]}={value}?" if same else ""
-
-
-def closest(word: str, candidates: Iterable[str]) -> str:
-    """The candidate within a third of the word's length (at least two) by edits, "" when there is none."""
-    scored = sorted((edit_distance(word, c), c) for c in candidates)
-    return scored[0][1] if scored and scored[0][0] <= max(2, len(word) // 3) and scored[0][0] < len(word) else ""
-
-
-def edit_distance(a: str, b: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
-
-
 # ---- peers that match nothing
 
 
 def _empty_peers(
-    universe: Universe, policy: NetworkPolicy, subject: str, peers: tuple[SelectorPeer | IPBlock, ...]
+    universe: Universe,
+    wearers: Wearers,
+    policy: NetworkPolicy,
+    subject: str,
+    peers: tuple[SelectorPeer | IPBlock, ...],
 ) -> Iterator[Finding]:
     empty: list[Finding] = []
     asleep = 0
@@ -151,7 +88,7 @@ def _empty_peers(
             continue
         namespaces = _namespaces_of(peer, policy.namespace, universe.cluster)
         selector = peer.pod_selector or LabelSelector()
-        if workloads := [w for n in namespaces for w in dormant(n, selector, universe.cluster)]:
+        if workloads := [w for n in namespaces for w in wearers.dormant(n, selector)]:
             asleep += 1
             yield Finding(
                 code=Code.DORMANT_PEER,
@@ -161,7 +98,7 @@ def _empty_peers(
                 way_out="nothing to do: it acts as soon as a pod runs",
             )
             continue
-        why = _why_empty(peer, selector, namespaces, policy.namespace, universe.cluster)
+        why = _why_empty(peer, selector, namespaces, policy.namespace, wearers)
         empty.append(
             Finding(
                 code=Code.EMPTY_PEER,
@@ -190,26 +127,14 @@ def _namespaces_of(peer: SelectorPeer, namespace: str, cluster: ClusterSnapshot)
     return sorted(n for n in names if peer.namespace_selector.matches(namespace_labels(cluster, n)))
 
 
-def _why_empty(
-    peer: SelectorPeer, selector: LabelSelector, namespaces: list[str], own: str, cluster: ClusterSnapshot
-) -> str:
-    on_host = [p for p in cluster.pods if p.host_network and p.namespace in namespaces]
+def _why_empty(peer: SelectorPeer, selector: LabelSelector, namespaces: list[str], own: str, wearers: Wearers) -> str:
+    on_host = (p for n in namespaces for p in wearers.pods.get(n, ()) if p.host_network)
     if any(selector.matches(dict(pod.labels)) for pod in on_host):
         return " but pods on the host's network, which match as node addresses only"
     if peer.namespace_selector is not None and not namespaces:
-        labels = [namespace_labels(cluster, n.name) for n in cluster.namespaces]
-        for key, value in selector_labels(peer.namespace_selector):
-            if hint := _nearest_label(key, value, labels):
-                return f": {hint.replace('no pod has', 'no namespace has')}"
-        return ": no namespace matches"
-    hint = next((h for n in namespaces or [own] if (h := nearest(selector, n, cluster))), "")
+        return f": {wearers.nearest_namespace(peer.namespace_selector) or 'no namespace matches'}"
+    hint = next((h for n in namespaces or [own] if (h := wearers.nearest(selector, n))), "")
     return f": {hint}" if hint else ""
-
-
-def selector_labels(selector: LabelSelector) -> list[tuple[str, str]]:
-    """The labels that a selector asks for by value."""
-    asked = [(r.key, v) for r in selector.match_expressions if r.operator is Operator.IN for v in r.values]
-    return [*selector.match_labels, *asked]
 
 
 # ---- ports

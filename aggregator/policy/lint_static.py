@@ -7,7 +7,7 @@ AND/OR dash.
 from collections.abc import Iterator
 from ipaddress import collapse_addresses
 
-from aggregator.model.address import IPNetwork
+from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
@@ -16,7 +16,20 @@ from aggregator.policy.labels import LabelClass, classify, classify_key
 from aggregator.policy.lint_codes import Code
 
 
-def check_static(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Iterator[Finding]:
+class Owners:
+    """Who in the cluster has an address, in words."""
+
+    def __init__(self, cluster: ClusterSnapshot) -> None:
+        self.cluster = cluster
+        self.pods: dict[IPAddress | None, str] = {
+            ip: f"the pod {pod}" for pod in cluster.pods if not pod.host_network and not pod.ended for ip in pod.ips
+        }
+        self.services: dict[IPAddress | None, str] = {
+            ip: f"the Service {service}" for service in cluster.services for ip in service.cluster_ips
+        }
+
+
+def check_static(policy: NetworkPolicy, owners: Owners) -> Iterator[Finding]:
     """Everything that can be said of one policy by reading it."""
     yield from _directions(policy)
     yield from _labels(policy)
@@ -24,7 +37,7 @@ def check_static(policy: NetworkPolicy, cluster: ClusterSnapshot) -> Iterator[Fi
         for index, rule in enumerate(policy.rules(direction)):
             subject = f"{policy}:{direction.value.lower()}:{index}"
             yield from _peers(subject, rule)
-            yield from _blocks(subject, rule, cluster)
+            yield from _blocks(subject, rule, owners)
         yield from _mergeable(policy, direction)
 
 
@@ -112,16 +125,12 @@ def _peers(subject: str, rule: Rule) -> Iterator[Finding]:
         )
 
 
-def _blocks(subject: str, rule: Rule, cluster: ClusterSnapshot) -> Iterator[Finding]:
-    pod_ips = {ip: pod for pod in cluster.pods if not pod.host_network and not pod.ended for ip in pod.ips}
-    service_ips = {ip: service for service in cluster.services for ip in service.cluster_ips}
+def _blocks(subject: str, rule: Rule, owners: Owners) -> Iterator[Finding]:
+    cluster = owners.cluster
     for block in (peer for peer in rule.peers if isinstance(peer, IPBlock)):
         cidr = block.cidr
-        pod = next((f"the pod {p}" for ip, p in pod_ips.items() if cidr.num_addresses == 1 and ip in cidr), "")
-        service = next(
-            (f"the Service {s}" for ip, s in service_ips.items() if cidr.num_addresses == 1 and ip in cidr), ""
-        )
-        if inside := pod or _inside(cidr, cluster.pod_cidrs, "the pod CIDR"):
+        host = cidr.network_address if cidr.num_addresses == 1 else None
+        if inside := owners.pods.get(host) or _inside(cidr, cluster.pod_cidrs, "the pod CIDR"):
             yield Finding(
                 code=Code.IPBLOCK_ON_POD_IP,
                 severity=Severity.WARNING,
@@ -129,7 +138,7 @@ def _blocks(subject: str, rule: Rule, cluster: ClusterSnapshot) -> Iterator[Find
                 message=f"{cidr} is {inside}: pod addresses change, and some CNIs never match pods by ipBlock",
                 way_out="select pods by label",
             )
-        elif inside := service or _inside(cidr, cluster.service_cidrs, "the Service CIDR"):
+        elif inside := owners.services.get(host) or _inside(cidr, cluster.service_cidrs, "the Service CIDR"):
             yield Finding(
                 code=Code.IPBLOCK_ON_SERVICE_IP,
                 severity=Severity.WARNING,

@@ -247,7 +247,9 @@ class _Resolving:
 
 def _check_times(scenario: Scenario) -> None:
     """Seconds since an epoch of the page's own, as far as a calendar goes. Raises InputError."""
-    times = {f"flows[{i}].ts": (flow.at_seconds,) for i, flow in enumerate(scenario.flows)}
+    times: dict[str, tuple[float | None, ...]] = {
+        f"flows[{i}].ts": (flow.at_seconds,) for i, flow in enumerate(scenario.flows)
+    }
     times |= {f"pods: {pod}": span for pod, span in scenario.lifetimes.items()}
     times |= {f"ip_history[{i}]": (s.start_seconds, s.end_seconds) for i, s in enumerate(scenario.ip_history)}
     for field_, values in times.items():

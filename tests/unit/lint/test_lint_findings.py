@@ -17,8 +17,8 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import Workload
 from aggregator.policy.lint import lint, verdict_table
 from aggregator.policy.lint_broad import broad_rules
+from aggregator.policy.lint_nearest import edit_distance
 from aggregator.policy.lint_raw import check_object
-from aggregator.policy.lint_scope import edit_distance
 from aggregator.policy.lint_summary import SUMMARY_KEYS, summary
 
 PODS = """
@@ -480,3 +480,12 @@ def test_edit_distance() -> None:
         1,
         2,
     ]
+
+
+def test_the_same_question_is_answered_alike_twice_and_in_another_namespace() -> None:
+    typo = "{podSelector: {matchLabels: {app: pay, zone: wherever}}}"
+    scenario = page(f"shop {typo}", f"shop {typo}", f"mon {typo}")
+    job = scenario.pods["shop/job"]
+    told = found(scenario, "unused", pods=with_pods(scenario.cluster, job=replace(job, ended=True)))
+    assert len(told) == 3
+    assert told[0].message == told[1].message.replace("p1", "p0")
