@@ -191,7 +191,8 @@ class FlowLinkStream:
             )
             call: _Call = stub(metadata=metadata)
             try:
-                window = await asyncio.wait_for(self._greet(call), WELCOME_SECONDS)
+                async with asyncio.timeout(WELCOME_SECONDS):
+                    window = await self._greet(call)
                 await self._converse(call, window)
             finally:
                 call.cancel()
@@ -271,8 +272,10 @@ class FlowLinkStream:
                     STREAM_SENT.labels("batch" if pending.from_seq == pending.to_seq else "gap").inc()
                     continue
             step = min(IDLE_STEP_SECONDS, throttle_seconds) if throttle_seconds > 0 else IDLE_STEP_SECONDS
+            # Not wait_for: in Python 3.11 it can swallow a cancellation that meets the event, and the loop would go on.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), step)
+                async with asyncio.timeout(step):
+                    await self._wake.wait()
 
     async def _listen(self, call: _Call, window: _Window) -> None:
         while True:

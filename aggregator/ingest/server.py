@@ -145,7 +145,8 @@ class IngestServer:
     async def _converse(self, context: Context) -> None:
         identity = await self._identify(context)
         try:
-            data = await asyncio.wait_for(context.read(), HELLO_SECONDS)
+            async with asyncio.timeout(HELLO_SECONDS):
+                data = await context.read()
         except TimeoutError as error:
             raise RefusedStreamError("no-hello", f"no Hello within {HELLO_SECONDS:.0f} s") from error
         if not isinstance(data, bytes):

@@ -110,7 +110,8 @@ class Recorder:
                 group.append(self._queue.get_nowait())
                 continue
             try:
-                group.append(await asyncio.wait_for(self._queue.get(), max(0.0, end - loop.time())))
+                async with asyncio.timeout_at(end):
+                    group.append(await self._queue.get())
             except TimeoutError:
                 break
         return group
@@ -118,7 +119,8 @@ class Recorder:
     async def _first(self) -> Delivery:
         while True:
             try:
-                return await asyncio.wait_for(self._queue.get(), 1.0)
+                async with asyncio.timeout(1.0):
+                    return await self._queue.get()
             except TimeoutError:
                 RECORDING_ALIVE.set_to_current_time()
 
