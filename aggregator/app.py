@@ -9,6 +9,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -16,6 +17,7 @@ from typing import assert_never
 import uvicorn
 from fastapi import FastAPI
 
+from aggregator.api.asking import Authenticator
 from aggregator.api.rest import Development, NobodyYet, create_api
 from aggregator.cluster.manifests import ManifestSource
 from aggregator.cluster.source import ClusterSource
@@ -27,11 +29,14 @@ from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticT
 from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls
 from aggregator.ingest.server import IngestServer, serve_ingest
 from aggregator.model.agent import AgentAuthenticator
+from aggregator.services.kubernetes_authority import TokenReviews
 from aggregator.services.recording import Recorder
 from aggregator.services.review import Review, Sources
 from aggregator.services.settling import Settler
 from aggregator.store import Store, migrate, open_store
 from aggregator.store.decisions import DecisionLog
+from aggregator.store.installation import masking_key
+from aggregator.store.sightings import days_seen
 
 log = logging.getLogger(__name__)
 
@@ -79,14 +84,25 @@ def _source(settings: Settings, store: Store) -> ClusterSource:
                 raise ConfigurationError("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS")
             return ManifestSource(settings.manifests, cluster=settings.cluster, grace_seconds=settings.grace_seconds)
         case "kubernetes":
-            api = (
-                KubernetesApi.from_kubeconfig(settings.kubeconfig)
-                if settings.kubeconfig is not None
-                else KubernetesApi.in_cluster()
-            )
+            api = _kubernetes_api(settings)
             return KubernetesSource(api, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store)
         case other:
             assert_never(other)
+
+
+def _kubernetes_api(settings: Settings) -> KubernetesApi:
+    if settings.kubeconfig is not None:
+        return KubernetesApi.from_kubeconfig(settings.kubeconfig)
+    return KubernetesApi.in_cluster()
+
+
+def _callers(settings: Settings) -> Authenticator:
+    """Who is behind a token: Kubernetes says so, or everybody is the developer on loopback."""
+    if settings.development:
+        return Development()
+    if settings.source == "kubernetes":
+        return TokenReviews(_kubernetes_api(settings).post, time.monotonic)
+    return NobodyYet()
 
 
 def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
@@ -97,11 +113,13 @@ def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
             decisions=DecisionLog(store.engine),
             clock=lambda: datetime.now(tz=UTC),
             profile=settings.profile,
+            masking_key=masking_key(store.engine),
+            days_seen=lambda workload: days_seen(store.engine, workload),
         )
     )
     return create_api(
         review,
-        Development() if settings.development else NobodyYet(),
+        _callers(settings),
         ready=lambda: "the cluster view is stale" if source.stale else "",
     )
 
