@@ -107,6 +107,7 @@ class PodPast(NamedTuple):
     node_name: str
     host_network: bool
     workload: Workload | None
+    ips: tuple[IPAddress, ...] = ()  # every one it had; none of its own on the host's network
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
@@ -127,6 +128,7 @@ class History:
     service_ips: dict[IPAddress, Timeline[ServiceKey]] = field(default_factory=dict)
     services: dict[ServiceKey, Timeline[ServiceState]] = field(default_factory=dict)
     pod_ends: dict[str, float] = field(default_factory=dict)  # keys of `pods` that are gone, and since when
+    changed_pods: set[str] = field(default_factory=set)  # since whoever keeps the history last looked
     sightings: dict[IPAddress, dict[str, float]] = field(default_factory=dict)  # -> who an agent saw use it, and when
 
     def sight(self, ip: IPAddress, key: str, moment: float) -> None:
@@ -162,10 +164,12 @@ class History:
             facts.node_name or (known.node_name if known else ""),
             facts.host_network,
             workload or (known.workload if known else None),
+            () if facts.host_network else _union(known.ips if known else (), facts.ips),
         )
         changed = known != past
         if changed:
             self.pods[key] = past
+            self.changed_pods.add(key)
         if past.static_uid:
             self.static_pods[(past.node_name, past.static_uid)] = key
         if until < FOREVER:
@@ -177,6 +181,8 @@ class History:
             changed |= self.pod_ips.setdefault(ip, Timeline()).add(key, since - SKEW_SECONDS, until, sure)
             if ip in self.sightings and self.sightings[ip].pop(key, None) is not None and not self.sightings[ip]:
                 del self.sightings[ip]
+        if changed:
+            self.changed_pods.add(key)
         return changed
 
     def learn_owner(self, key: str, workload: Workload) -> bool:
@@ -185,10 +191,20 @@ class History:
         if past is None or past.workload is not None:
             return False
         self.pods[key] = past._replace(workload=workload)
+        self.changed_pods.add(key)
         return True
+
+    def lose_address(self, key: str, ip: IPAddress, until: float) -> bool:
+        """A pod that goes on has another address since `until` at the latest."""
+        timeline = self.pod_ips.get(ip)
+        changed = timeline is not None and timeline.add(key, NEVER, until)
+        if changed:
+            self.changed_pods.add(key)
+        return changed
 
     def end_pod(self, key: str, ips: Iterable[IPAddress], *, until: float) -> None:
         """The pod is known to be gone at `until`."""
+        self.changed_pods.add(key)
         self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
         for ip in ips:
             if ip in self.pod_ips:
@@ -253,6 +269,7 @@ class History:
                         span.until = min(span.until, until)
         for key in self.pods.keys() - set(pods):
             self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
+            self.changed_pods.add(key)
         for key_of_service in self.services.keys() - set(services):
             self.end_service(key_of_service, until=until)
 
@@ -271,6 +288,10 @@ class History:
             if past is not None:
                 self.static_pods.pop((past.node_name, past.static_uid), None)
         return len(gone)
+
+
+def _union(known: tuple[IPAddress, ...], more: tuple[IPAddress, ...]) -> tuple[IPAddress, ...]:
+    return more if known == more or not known else tuple(sorted({*known, *more}, key=str))
 
 
 def _forget(index: dict[K, Timeline[V]], before: float) -> None:

@@ -37,8 +37,7 @@ class Persistence:
         self._view = view
         self._store = store
         self._retention_seconds = retention_seconds
-        self._written: dict[str, Episode] = {}
-        self._saved_generation = -1
+        self._written: dict[str, int] = {}  # key -> hash of the Episode
         self._next_save = 0.0
 
     def due(self, now_seconds: float) -> bool:
@@ -52,7 +51,7 @@ class Persistence:
         episodes = self._store.load_episodes(self._view.cluster, since=self._horizon())
         with self._view.lock:
             for episode in episodes:
-                self._written[episode.key] = episode
+                self._written[episode.key] = hash(episode)
                 if episode.key == CONFIRMED:
                     self._view.confirmed = max(self._view.confirmed, json.loads(episode.body)["confirmed"])
                 elif episode.kind == "labels":
@@ -66,26 +65,33 @@ class Persistence:
 
     def save(self) -> int:
         """Write what changed; how many episodes. A store that refuses is tried again the next time."""
-        with self._view.lock:
-            generation, confirmed = self._view.generation, self._view.confirmed
-            current = self._written
-            if generation != self._saved_generation:
-                self._view.history.forget(time.time() - self._retention_seconds)
-                self._view.labels.forget(time.time() - LABEL_RETENTION_SECONDS)
-                current = {e.key: e for e in episodes_of(self._view.history, self._view.cluster)}
-                current |= {e.key: e for e in label_episodes(self._view.labels, self._view.cluster)}
-        if 0 < confirmed < FOREVER:
-            current = current | {CONFIRMED: _confirmed(self._view.cluster, confirmed)}
-        changed = [e for key, e in current.items() if self._written.get(key) != e]
+        view = self._view
+        with view.lock:
+            pods, view.history.changed_pods = view.history.changed_pods, set()
+            forgotten = view.history.forget(time.time() - self._retention_seconds)
+            view.labels.forget(time.time() - LABEL_RETENTION_SECONDS)
+            current = [*episodes_of(view.history, view.cluster, pods), *label_episodes(view.labels, view.cluster)]
+            if 0 < view.confirmed < FOREVER:
+                current.append(_confirmed(view.cluster, view.confirmed))
+        changed = [e for e in current if self._written.get(e.key) != hash(e)]
         try:
             if changed:
                 self._store.save_episodes(changed)
                 self._store.forget_episodes(ended_before=self._horizon())
         except StoreError:
-            metrics.CLUSTER_EPISODES_FAILED.labels(self._view.cluster).inc()
+            metrics.CLUSTER_EPISODES_FAILED.labels(view.cluster).inc()
+            with view.lock:
+                view.history.changed_pods |= pods
             return 0
-        self._written, self._saved_generation = current, generation
+        self._written |= {e.key: hash(e) for e in changed}
+        if forgotten:  # what is no longer there is not compared with again
+            self._written = {k: h for k, h in self._written.items() if not _is_gone(view.history, k)}
         return len(changed)
+
+
+def _is_gone(history: History, key: str) -> bool:
+    kind, _, name = key.partition("/")
+    return kind == "pod" and name not in history.pods
 
 
 def _confirmed(cluster: str, confirmed: float) -> Episode:
@@ -96,15 +102,12 @@ def _confirmed(cluster: str, confirmed: float) -> Episode:
 # ---- to episodes ----------------------------------------------------------------------------------------------------
 
 
-def episodes_of(history: History, cluster: str) -> Iterator[Episode]:
-    ips_of: dict[str, list[tuple[str, float, float]]] = {}
-    for ip, timeline in history.pod_ips.items():
-        for span in timeline.spans:
-            ips_of.setdefault(span.key, []).append((str(ip), span.since, span.until))
-    for key, past in history.pods.items():
-        spans = sorted(ips_of.get(key, ()))
-        until = history.pod_ends.get(key, FOREVER)
-        yield _episode(cluster, f"pod/{key}", spans, until, _pod_body(past))
+def episodes_of(history: History, cluster: str, pods: Iterable[str]) -> Iterator[Episode]:
+    """Nodes, Services, and those of the pods."""
+    for key in pods:
+        past = history.pods.get(key)
+        if past is not None:
+            yield _pod_episode(history, cluster, key, past)
     for ip, nodes in history.node_ips.items():
         for node in nodes.spans:
             one = [(str(ip), node.since, node.until)]
@@ -123,6 +126,16 @@ def episodes_of(history: History, cluster: str) -> Iterator[Episode]:
                 _service_body(key_of_service, state.key),
                 began=state.since,
             )
+
+
+def _pod_episode(history: History, cluster: str, key: str, past: PodPast) -> Episode:
+    spans = [
+        (str(ip), span.since, span.until)
+        for ip in past.ips
+        for span in (history.pod_ips[ip].spans if ip in history.pod_ips else ())
+        if span.key == key
+    ]
+    return _episode(cluster, f"pod/{key}", sorted(spans), history.pod_ends.get(key, FOREVER), _pod_body(past))
 
 
 def _episode(
@@ -230,6 +243,7 @@ def _restore_pod(history: History, cluster: str, body: dict[str, Any]) -> None:
         body["node"],
         body["host_network"],
         workload,
+        tuple(ip for ip, _, _ in _spans(body)),
     )
     history.pods[past.uid] = past
     if past.static_uid:

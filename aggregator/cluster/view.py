@@ -225,9 +225,7 @@ class ClusterView:
             return
         changed = self.history.see_pod(key, facts, workload, since=since, until=until, at=at)
         for ip in set(before.ips) - set(facts.ips) if before is not None else ():
-            changed |= (
-                self.history.pod_ips[ip].add(key, NEVER, at + SKEW_SECONDS) if ip in self.history.pod_ips else False
-            )
+            changed |= self.history.lose_address(key, ip, at + SKEW_SECONDS)
         pod = _pod(facts, workload or self.history.pods[key].workload or self.owners.nearest(facts))
         if self.pods.get(key) != pod:
             self.pods[key] = pod
