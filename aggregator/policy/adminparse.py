@@ -116,12 +116,14 @@ def _rule(field: Field, kind: str, peers_key: str) -> AdminRule:
     actions = _ACTIONS[kind]
     if action.text() not in actions:
         raise action.refuse(f"{action.value!r} is not {', '.join(actions)}")
-    ports = field["protocols"] if kind == "ClusterNetworkPolicy" else field["ports"]
-    read = _protocol_entry if kind == "ClusterNetworkPolicy" else _port_entry
+    protocols = field["protocols"]
+    if kind != "ClusterNetworkPolicy" and not protocols.absent:
+        raise protocols.refuse("is a field of ClusterNetworkPolicy; here it is called ports")
     return AdminRule(
         action=actions[action.text()],
         peers=tuple(_peer(peer, peers_key) for peer in field[peers_key].items()),
-        ports=tuple(read(port) for port in ports.items()),
+        # The first ClusterNetworkPolicies still had `ports`; dropping them unread would match every port.
+        ports=(*map(_port_entry, field["ports"].items()), *map(_protocol_entry, protocols.items())),
         name=field["name"].text(default=""),
     )
 

@@ -249,6 +249,11 @@ def test_protocols_of_v1alpha2(protocols, denied):
     assert said.verdict is (Verdict.DENIED if denied else Verdict.ALLOWED)
 
 
+def test_the_first_cluster_network_policies_still_had_ports():
+    ports = [{"portNumber": {"protocol": "UDP", "port": 53}}]
+    assert judged(cnp(egress=[rule("Deny", ports=ports)])).verdict is Verdict.ALLOWED
+
+
 def test_a_service_port_is_not_the_one_that_policies_see():
     world = WORLD | {"services": [{"namespace": "y", "name": "s", "clusterIP": "10.96.0.9", "ports": [{"port": 80}]}]}
     ports = [{"portNumber": {"port": 80}}]
@@ -334,6 +339,7 @@ def test_a_policy_that_nobody_evaluates_here_makes_its_pods_unknown(foreign, ver
         (anp(egress=[rule("Allow", [{}])]), "spec.egress[0].to[0]"),
         (anp(egress=[rule("Allow", [{"networks": ["nope"]}])]), "spec.egress[0].to[0].networks[0]"),
         (anp(egress=[rule("Allow", ports=[{"portNumber": {"port": "x"}}])]), "spec.egress[0].ports[0].portNumber.port"),
+        (anp(egress=[rule("Allow", protocols=[{"tcp": {}}])]), "spec.egress[0].protocols"),
         ({"kind": "CiliumNetworkPolicy"}, "kind"),
     ],
 )
