@@ -28,7 +28,7 @@ from wattle.v1 import flowlink_pb2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _PR_SET_NAME = 15
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = int(os.environ.get("WATTLE_TEST_DEADLINE_SECONDS", "60"))  # longer where the machine is emulated
 BACKEND = os.environ.get("WATTLE_TEST_BACKEND", "auto")
 
 Ready = Callable[[], None]
@@ -257,11 +257,11 @@ class Pod:
 class Groups:
     """One folder of this process in every hierarchy that an agent may read."""
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
+    def __init__(self, hierarchy: Hierarchy, name: str = "test") -> None:
         roots = {hierarchy.root}
         if hierarchy.v2_root is not None:
             roots.add(hierarchy.v2_root)
-        self._roots = [root / f"wattle-test-{os.getpid()}" for root in roots]
+        self._roots = [root / f"wattle-{name}-{os.getpid()}" for root in roots]
 
     def make(self, path: str) -> None:
         for root in self._roots:
@@ -376,7 +376,7 @@ def tcp_client(address: tuple[str, int], *, connections: int = 1, request: bytes
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         for _ in range(connections):
             with socket.socket(family) as client:
-                client.settimeout(20)
+                client.settimeout(DEADLINE_SECONDS)
                 client.connect(address)
                 client.sendall(request)
                 client.shutdown(socket.SHUT_WR)

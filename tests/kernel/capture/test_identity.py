@@ -10,7 +10,7 @@ import pytest
 from agent.config import AgentConfig
 from agent.identity.cgroups import Hierarchy, find_hierarchy
 from tests.kernel.conftest import PodMaker
-from tests.kernel.rig import Groups, Network, Pod, Ready, Rig, open_rig, tcp_client, tcp_server, total
+from tests.kernel.rig import DEADLINE_SECONDS, Groups, Network, Pod, Ready, Rig, open_rig, tcp_client, tcp_server, total
 
 
 def test_names_come_from_the_log_folders(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
@@ -72,7 +72,7 @@ def test_loopback_and_mesh_hops_stay_inside_the_pod(rig: Rig, network: Network, 
         def body() -> None:
             with socket.create_server((address, port)) as listener:
                 own = (source, 0) if source else None
-                caller = socket.create_connection((address, port), timeout=10, source_address=own)
+                caller = socket.create_connection((address, port), timeout=DEADLINE_SECONDS, source_address=own)
                 listener.accept()[0].close()
                 caller.close()
 
@@ -129,7 +129,7 @@ def test_cgroup_v1_gives_the_same_answers(
     """Ingress needs the listener's owner here: a socket carries no v1 group."""
     hierarchy = v1_hierarchy()
     monkeypatch.setattr("agent.node.find_hierarchy", lambda *_args, **_kwargs: hierarchy)
-    groups = Groups(hierarchy)
+    groups = Groups(hierarchy, "v1")
     old = Pod("old-v1", number=901, namespace=network.server, groups=groups, logs=logs)
     before = old.start("before", tcp_server((network.server_address, 8208), connections=1))
     rig = open_rig(config)
@@ -179,7 +179,7 @@ def test_agent_that_comes_while_a_server_listens_names_it(
         listening = server.start("early-bird", serve)
 
         def hold() -> None:
-            with socket.create_connection((network.server_address, 8210), timeout=20) as caller:
+            with socket.create_connection((network.server_address, 8210), timeout=DEADLINE_SECONDS) as caller:
                 caller.send(b"1")
 
         client.run("first", hold)

@@ -24,9 +24,11 @@ def test_swapping_while_connections_come_loses_none(rig: Rig, network: Network, 
     ended = threading.Event()
 
     def wait() -> None:
-        caller.wait()
-        listening.wait()
-        ended.set()
+        try:
+            caller.wait()
+            listening.wait()
+        finally:
+            ended.set()
 
     waiting = threading.Thread(target=wait)
     waiting.start()

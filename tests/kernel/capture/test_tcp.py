@@ -12,7 +12,7 @@ import pytest
 from agent.errors import SelfTestError
 from agent.kernel import selftest
 from agent.kernel.maps import Drained
-from tests.kernel.rig import Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
+from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
 
 PRIME = 23
 
@@ -59,6 +59,10 @@ def test_service_address_is_seen_by_the_client_and_the_target_port_by_the_server
     rows = rig.rows(client, server)
     assert total(rows, pod="client", direction="EGRESS", remote=network.service_address, port=80)[0] == 1
     assert total(rows, pod="server", direction="INGRESS", remote=network.client_address, port=8080)[0] == 1
+
+
+def dial(host: str, port: int) -> socket.socket:
+    return socket.create_connection((host, port), timeout=DEADLINE_SECONDS)
 
 
 def attempt(address: tuple[str, int], timeout_seconds: float) -> None:
@@ -126,7 +130,10 @@ def test_forty_blocked_acceptors_lose_no_connection(rig: Rig, network: Network, 
 
     def call() -> None:
         for _ in range(rounds):
-            callers = [socket.create_connection((network.server_address, 8090), timeout=20) for _ in range(acceptors)]
+            callers = [
+                socket.create_connection((network.server_address, 8090), timeout=DEADLINE_SECONDS)
+                for _ in range(acceptors)
+            ]
             for caller in callers:
                 assert caller.recv(1) == b"x"
                 caller.close()
@@ -146,10 +153,12 @@ def test_inherited_listener_keeps_its_pod_when_the_accept_is_elsewhere(
     def serve(ready: Ready) -> None:
         listener = socket.create_server((network.server_address, 8091))
         ready()
-        select.select([listener], [], [], 20)
+        select.select([listener], [], [], DEADLINE_SECONDS)
 
     listening = server.start("lazy", serve)
-    client.run("caller", lambda: socket.create_connection((network.server_address, 8091), timeout=20).close())
+    client.run(
+        "caller", lambda: socket.create_connection((network.server_address, 8091), timeout=DEADLINE_SECONDS).close()
+    )
     listening.wait()
     rows = rig.rows(server)
     assert [(row.process, row.count) for row in rows if row.port == 8091][:1] == [("lazy", 1)]
@@ -167,7 +176,7 @@ def test_reset_connection_counts_its_bytes_without_a_fin(rig: Rig, network: Netw
     listening = server.start("rude", serve)
 
     def call() -> None:
-        with socket.create_connection((network.server_address, 8092), timeout=20) as caller:
+        with socket.create_connection((network.server_address, 8092), timeout=DEADLINE_SECONDS) as caller:
             caller.sendall(b"0123456789")
             with contextlib.suppress(ConnectionResetError):
                 caller.recv(1)

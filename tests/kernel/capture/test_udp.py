@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from agent.config import AgentConfig
-from tests.kernel.rig import Network, Pod, Ready, Rig, open_rig, total
+from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, total
 
 PRIME = 7
 REQUEST, ANSWER = b"q" * 20, b"r" * 33
@@ -14,7 +14,7 @@ REQUEST, ANSWER = b"q" * 20, b"r" * 33
 
 def datagram_socket(address: tuple[str, int] | None = None, *, v6: bool = False, shared: bool = False) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
-    made.settimeout(20)
+    made.settimeout(DEADLINE_SECONDS)
     if shared:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
