@@ -39,6 +39,10 @@ class Code(StrEnum):
     # How wide it is
     OVER_BROAD = "over-broad"
     METADATA_REACHABLE = "metadata-reachable"
+    # What the network plug-in takes otherwise
+    IPBLOCK_ON_HOST = "ipblock-on-host"
+    END_PORT_IGNORED = "end-port-ignored"
+    PROTOCOL_NOT_ENFORCED = "protocol-not-enforced"
     # What the whole set leaves
     DNS_BLOCKED = "dns-blocked"
     DNS_TCP_BLOCKED = "dns-tcp-blocked"

@@ -41,6 +41,9 @@ SUMMARY_KEYS: dict[str, tuple[Code, ...]] = {
     "missing_namespace": (Code.MISSING_NAMESPACE,),
     "unknown_fields": (Code.UNKNOWN_FIELD,),
     "over_broad": (Code.OVER_BROAD, Code.METADATA_REACHABLE),
+    "ipblock_on_host": (Code.IPBLOCK_ON_HOST,),
+    "end_port_ignored": (Code.END_PORT_IGNORED,),
+    "protocol_not_enforced": (Code.PROTOCOL_NOT_ENFORCED,),
     "metadata_reachable": (Code.METADATA_REACHABLE,),
 }
 

@@ -22,6 +22,7 @@ from aggregator.policy.evaluate import evaluate
 from aggregator.policy.fix import Fix, minimal_fix
 from aggregator.policy.lint import findings_of, in_order, verdict_table
 from aggregator.policy.lint_broad import BroadRule, broad_rules
+from aggregator.policy.lint_profile import check_profile
 from aggregator.policy.lint_raw import check_object
 from aggregator.policy.lint_summary import summary
 from aggregator.policy.profiles.profile import Answer, Profile
@@ -106,7 +107,8 @@ def lint_report(offline: Offline, profile: Profile) -> LintReport:
     )
     links = [observed.link for observed in offline.links if observed.established]
     written = [finding for obj in offline.objects for finding in check_object(obj)]
-    findings = in_order([*written, *findings_of(table, observed=links)])
+    plugin = check_profile(offline.native, offline.cluster, profile)
+    findings = in_order([*written, *plugin, *findings_of(table, observed=links)])
     return LintReport(
         scenario=offline.name,
         findings=findings,

@@ -121,7 +121,8 @@ def test_cilium_takes_names_where_they_are_known() -> None:
 def test_cilium_selects_namespaces_by_their_labels() -> None:
     peers = (
         "{namespaceSelector: {matchLabels: {team: money}}, podSelector: {matchExpressions: [{key: app, operator: NotIn,"
-        " values: [x]}]}}, {namespaceSelector: {matchExpressions: [{key: team, operator: Exists}]}},"
+        " values: [x]}, {key: y, operator: DoesNotExist}]}},"
+        " {namespaceSelector: {matchExpressions: [{key: team, operator: Exists}]}},"
         " {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: pay}}}, {podSelector: {}}, {}"
     )
     scenario = page(WEB_OUT % f"{{to: [{peers}], ports: [{{port: http}}, {{protocol: UDP}}, {{port: 1, endPort: 9}}]}}")
@@ -133,6 +134,7 @@ def test_cilium_selects_namespaces_by_their_labels() -> None:
             "matchLabels": {"k8s:io.cilium.k8s.namespace.labels.team": "money"},
             "matchExpressions": [
                 {"key": "k8s:app", "operator": "NotIn", "values": ["x"]},
+                {"key": "k8s:y", "operator": "DoesNotExist"},
                 {"key": namespace, "operator": "Exists"},
             ],
         },

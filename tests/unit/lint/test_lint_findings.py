@@ -18,8 +18,11 @@ from aggregator.model.workload import Workload
 from aggregator.policy.lint import lint, verdict_table
 from aggregator.policy.lint_broad import broad_rules
 from aggregator.policy.lint_nearest import edit_distance
+from aggregator.policy.lint_profile import check_profile
 from aggregator.policy.lint_raw import check_object
 from aggregator.policy.lint_summary import SUMMARY_KEYS, summary
+from aggregator.policy.profiles.known import GENERIC
+from aggregator.policy.profiles.profile import Answer
 
 PODS = """
 - {namespace: shop, name: web, labels: {app: web}, ip: 10.0.0.1, ports: [{name: http, port: 8080}]}
@@ -489,3 +492,29 @@ def test_the_same_question_is_answered_alike_twice_and_in_another_namespace() ->
     told = found(scenario, "unused", pods=with_pods(scenario.cluster, job=replace(job, ended=True)))
     assert len(told) == 3
     assert told[0].message == told[1].message.replace("p1", "p0")
+
+
+def test_a_plugin_that_takes_something_otherwise_is_named() -> None:
+    scenario = page(
+        "shop {podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}, {ipBlock: {cidr:"
+        " 198.51.100.1/32}}, {ipBlock: {cidr: 203.0.113.0/24}}, {podSelector: {}}], ports: [{port: 1, endPort: 9},"
+        " {protocol: SCTP}]}]}",
+        endpoints={"default/kubernetes": ["198.51.100.1:6443"]},
+    )
+    profiles = {
+        "generic": GENERIC,
+        "blocks": replace(GENERIC, ipblock_matches_nodes=Answer.NO),
+        "ports": replace(GENERIC, end_port=Answer.NO, enforced_protocols=frozenset({Protocol.TCP})),
+    }
+    told = {
+        name: [(f.code, f.subject) for f in check_profile(scenario.cluster.policies, scenario.cluster, profile)]
+        for name, profile in profiles.items()
+    }
+    assert told == {
+        "generic": [],
+        "blocks": [
+            ("ipblock-on-host", "shop/p0:egress:0:192.0.2.0/24"),
+            ("ipblock-on-host", "shop/p0:egress:0:198.51.100.1/32"),
+        ],
+        "ports": [("end-port-ignored", "shop/p0:egress:0:1"), ("protocol-not-enforced", "shop/p0:egress:0:SCTP")],
+    }
