@@ -1,46 +1,50 @@
 """Nothing is lost at the boundary; what must be refused is counted."""
 
+import contextlib
 import os
 import socket
-import threading
+import struct
 from dataclasses import replace
 
 from agent.config import AgentConfig
 from agent.kernel.maps import Counter
-from tests.kernel.rig import Network, Pod, Ready, Rig, open_rig, tcp_client, tcp_server, total
+from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, total
 
 
 def test_swapping_while_connections_come_loses_none(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
     """BCC's items() then clear() lost 36,000 to 56,000 ppm here."""
-    connections = 1499
-    listening = server.start("backend", tcp_server((network.server_address, 8401), connections=connections))
+    address, swaps = (network.server_address, 8401), 13
+    ours, theirs = socket.socketpair()
+
+    def serve(ready: Ready) -> None:
+        with socket.create_server(address, backlog=64) as listener:
+            ready()
+            while True:
+                listener.accept()[0].close()
 
     def call(ready: Ready) -> None:
+        made = 0
+        theirs.setblocking(False)
         ready()
-        tcp_client((network.server_address, 8401), connections=connections)()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                theirs.recv(4)
+                break
+            socket.create_connection(address, timeout=DEADLINE_SECONDS).close()
+            made += 1
+        theirs.send(struct.pack("<Q", made))
 
-    caller = client.start("caller", call)
-    rows = []
-    ended = threading.Event()
-
-    def wait() -> None:
-        try:
-            caller.wait()
-            listening.wait()
-        finally:
-            ended.set()
-
-    waiting = threading.Thread(target=wait)
-    waiting.start()
-    swaps = 0
-    while not ended.is_set():
-        rows += rig.rows(client, server)
-        swaps += 1
-    waiting.join()
-    rows += rig.rows_until(lambda more: total(rows + more, pod="server")[0] >= connections, client, server)
-    assert swaps > 10
-    assert total(rows, pod="client", direction="EGRESS", port=8401)[0] == connections
-    assert total(rows, pod="server", direction="INGRESS", port=8401)[0] == connections
+    with ours, theirs:
+        server.start("backend", serve)
+        caller = client.start("caller", call)
+        rows = [row for _ in range(swaps) for row in rig.rows(client, server)]
+        ours.send(b"stop")
+        (made,) = struct.unpack("<Q", ours.recv(8))
+        caller.wait()
+    rows += rig.rows_until(lambda more: total(rows + more, pod="server")[0] >= made, client, server)
+    assert made > swaps
+    assert total(rows, pod="client", direction="EGRESS", port=8401)[0] == made
+    assert total(rows, pod="server", direction="INGRESS", port=8401)[0] == made
 
 
 def test_full_map_refuses_new_flows_and_counts_them(
