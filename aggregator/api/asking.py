@@ -45,6 +45,9 @@ _LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 _NAME = r"^[a-z0-9]([-a-z0-9.:_]{0,251}[a-z0-9])?$"
 
 NamespacePath = Annotated[str, Path(pattern=_LABEL, description="Namespace", examples=["example-java-app"])]
+NamespaceQuery = Annotated[
+    str, Query(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", description="Of this namespace alone")
+]
 KindPath = Annotated[
     str,
     Path(

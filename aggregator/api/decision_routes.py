@@ -3,9 +3,9 @@
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
 
-from aggregator.api.asking import CallerDep, NamespacePath, RefDep, WantedRows
+from aggregator.api.asking import CallerDep, NamespacePath, NamespaceQuery, RefDep, WantedRows
 from aggregator.api.bodies import (
     AliasBody,
     AliasName,
@@ -156,7 +156,7 @@ def decisions(
     deciding: DecidingDep,
     caller: CallerDep,
     wanted: WantedRows,
-    namespace: Annotated[str, Query(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")] = "",
+    namespace: NamespaceQuery = "",
 ) -> Page[DecisionView]:
     return page_of_decisions(deciding.history(caller, namespace), wanted)
 

@@ -16,6 +16,7 @@ from aggregator.services.policy_views import (
 )
 from aggregator.services.previews import ExportKind
 from aggregator.services.spans import ALL
+from aggregator.services.views import FindingView
 
 routes = APIRouter()
 
@@ -138,6 +139,28 @@ def namespace_applied(
     unused: UnusedQuery = False,
 ) -> AppliedPoliciesView:
     return review.applied(caller, namespace, span=span, unused=unused)
+
+
+@routes.get(
+    "/policies",
+    tags=["applied policies"],
+    summary="Every applied policy that the caller may see",
+    responses=documented(401, 403, 422, 429, 503),
+)
+def all_applied(
+    review: ReviewDep, caller: CallerDep, span: SpanQuery = ALL, *, unused: UnusedQuery = False
+) -> AppliedPoliciesView:
+    return review.applied(caller, "", span=span, unused=unused)
+
+
+@routes.get(
+    "/namespaces/{namespace}/findings",
+    tags=["applied policies"],
+    summary="What the applied policies do that a person should know",
+    responses=_REFUSALS,
+)
+def namespace_findings(review: ReviewDep, caller: CallerDep, namespace: NamespacePath) -> list[FindingView]:
+    return review.findings(caller, namespace)
 
 
 @routes.get(

@@ -9,6 +9,7 @@ from aggregator.api.asking import (
     CallerDep,
     DirectionDep,
     NamespacePath,
+    NamespaceQuery,
     RefDep,
     ReviewDep,
     SpanQuery,
@@ -17,10 +18,10 @@ from aggregator.api.asking import (
 )
 from aggregator.api.problems import Responses, documented
 from aggregator.api.tabular import links_as_csv
-from aggregator.services.paging import Page, page_of_links, page_of_namespaces, page_of_workloads
+from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces, page_of_workloads
 from aggregator.services.said_views import BaselineView
 from aggregator.services.spans import ALL
-from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+from aggregator.services.views import AddressRow, AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 
 routes = APIRouter()
 
@@ -57,7 +58,7 @@ def workloads(
     review: ReviewDep,
     caller: CallerDep,
     wanted: WantedRows,
-    namespace: Annotated[str, Query(max_length=63, pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$")] = "",
+    namespace: NamespaceQuery = "",
     span: SpanQuery = ALL,
 ) -> Page[WorkloadRow]:
     return page_of_workloads(review.workloads(caller, namespace, span), wanted)
@@ -105,6 +106,22 @@ def namespace_links(
     if format == "csv":
         return Response(links_as_csv(rows), media_type=CSV)
     return page_of_links(rows, wanted)
+
+
+@routes.get(
+    "/addresses",
+    tags=["review"],
+    summary="Addresses that nobody in the cluster owns, those that ask for a person first",
+    responses=documented(401, 403, 422, 429, 503),
+)
+def addresses(
+    review: ReviewDep,
+    caller: CallerDep,
+    wanted: WantedLinks,
+    namespace: NamespaceQuery = "",
+    span: SpanQuery = ALL,
+) -> Page[AddressRow]:
+    return page_of_addresses(review.addresses(caller, namespace, span=span), wanted)
 
 
 @routes.get(

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
 from aggregator.services.said_views import DecisionView
-from aggregator.services.views import LinkRow, NamespaceRow, WorkloadRow
+from aggregator.services.views import AddressRow, LinkRow, NamespaceRow, WorkloadRow
 
 Row = TypeVar("Row")
 Key = tuple[Any, ...]
@@ -96,6 +96,25 @@ def page_of_workloads(rows: Sequence[WorkloadRow], wanted: Wanted) -> Page[Workl
 def page_of_namespaces(rows: Sequence[NamespaceRow], wanted: Wanted) -> Page[NamespaceRow]:
     words = wanted.search.casefold().split()
     return _paged([row for row in rows if _has(row.name.casefold(), words)], lambda row: (row.name,), wanted)
+
+
+def page_of_addresses(rows: Sequence[AddressRow], wanted: Wanted) -> Page[AddressRow]:
+    """In the order that they came in: those that ask for a person first."""
+    words = wanted.search.casefold().split()
+    found = [
+        row
+        for row in rows
+        if (not wanted.address_class or row.address_class == wanted.address_class)
+        and _has(" ".join([row.ip, row.alias, row.address_class, *row.workloads, *row.ports]).casefold(), words)
+    ]
+    start = 0
+    if wanted.cursor:
+        start = next((number for number, row in enumerate(found, start=1) if row.ip == wanted.cursor), 0)
+        if not start:
+            raise _bad_cursor()
+    shown = found[start : start + wanted.limit]
+    more = start + len(shown) < len(found)
+    return Page(items=shown, total=len(found), next_cursor=shown[-1].ip if more and shown else None)
 
 
 def page_of_decisions(rows: Sequence[DecisionView], wanted: Wanted) -> Page[DecisionView]:

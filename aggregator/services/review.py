@@ -13,7 +13,9 @@ from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
 from aggregator.policy.certify import SecondEvaluator
+from aggregator.policy.lint import lint
 from aggregator.policy.profiles.known import profile_named
+from aggregator.services.addresses import address_rows
 from aggregator.services.applied import AppliedPolicies
 from aggregator.services.applied_views import applied_policies, explained
 from aggregator.services.baselines import Recorded, baseline_view
@@ -36,7 +38,8 @@ from aggregator.services.sight import Sight
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, status_view
 from aggregator.services.tables import link_rows, rows_by_id
-from aggregator.services.views import AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+from aggregator.services.views import AddressRow, AgentView, FindingView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog
 
@@ -60,7 +63,7 @@ class Sources:
 
 
 PolicyScope = WorkloadRef | str
-"""A workload (or Service), or the name of a namespace."""
+"""A workload (or Service), or the name of a namespace; where applied policies are asked for, "" is all that is seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +127,14 @@ class Review:
         rows = self._namespace(question, namespace, span)
         return link_rows(question, rows, namespace=namespace, direction=direction)
 
+    def addresses(self, caller: Caller, namespace: str = "", *, span: str = ALL) -> list[AddressRow]:
+        """Those that the caller's workloads speak with."""
+        if namespace:
+            caller.must(Verb.LIST, Resource.LINKS, namespace)
+        question = self.question(caller)
+        rows = question.rows(namespace=namespace or None, span=parse_span(span, question.now))
+        return address_rows(question, rows, namespace=namespace)
+
     # ---- proposals --------------------------------------------------------------------------------------------------
 
     def proposal(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> ProposalView:
@@ -163,8 +174,9 @@ class Review:
         """`unused`: only those that select nothing that runs."""
         asked = self._asked(caller, scope, span)
         question = asked.question
-        policies = [p for p in question.cluster.policies if p.namespace == asked.namespace]
-        workloads = sorted(w for w in question.known_workloads if w.namespace == asked.namespace)
+        policies = [p for p in question.cluster.policies if asked.namespace in {"", p.namespace}]
+        seen = (w for w in question.known_workloads if question.sight.namespace(w.namespace))
+        workloads = sorted(w for w in seen if asked.namespace in {"", w.namespace})
         if asked.workloads:
             selecting = AppliedPolicies(cluster=question.cluster)
             policies = [p for p in policies if any(p in selecting.selecting(w) for w in asked.workloads)]
@@ -173,6 +185,13 @@ class Review:
         if not unused:
             return found
         return replace(found, policies=[policy for policy in found.policies if policy.unused])
+
+    def findings(self, caller: Caller, namespace: str) -> list[FindingView]:
+        """What the applied policies of a namespace do that a person should know, worst first."""
+        asked = self._asked(caller, namespace, ALL)
+        policies = [p for p in asked.question.cluster.policies if p.namespace == namespace]
+        found = lint(policies, asked.question.cluster, observed=[row.link for row in asked.rows.clear])
+        return finding_views(found)
 
     def explain_link(self, caller: Caller, ref: WorkloadRef, identity: str) -> ExplainedLinkView:
         caller.must(Verb.LIST, Resource.LINKS, ref.namespace)
@@ -213,6 +232,10 @@ class Review:
             question = self.question(caller)
             workloads, rows = self._workload(question, scope, span)
             return _Asked(question=question, namespace=scope.namespace, workloads=workloads, rows=rows)
+        if not scope:
+            question = self.question(caller)
+            everything = question.rows(span=parse_span(span, question.now))
+            return _Asked(question=question, namespace="", workloads=(), rows=everything)
         caller.must(Verb.GET, Resource.POLICIES, scope)
         question = self.question(caller)
         return _Asked(question=question, namespace=scope, workloads=(), rows=self._namespace(question, scope, span))

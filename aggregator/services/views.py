@@ -180,3 +180,20 @@ class StatusView:
     view_age_seconds: float
     view_stale: bool
     findings: list[FindingView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRow:
+    """An address that nobody in the cluster owns, and who speaks with it."""
+
+    ip: str
+    address_class: Literal["internal", "external", "aliased", "unknown"]
+    reason: str
+    alias: str
+    workloads: list[str]
+    ports: list[str]
+    directions: list[DirectionWord]
+    connections: int
+    failed_attempts: int
+    first_seen: datetime | None
+    last_seen: datetime | None

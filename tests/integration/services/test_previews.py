@@ -109,3 +109,27 @@ def test_a_stale_view_turns_verdicts_unknown(world: World) -> None:
 
     rows = world.review(view=Old()).workload_links(ME, WEB_REF)
     assert {row.applied.verdict for row in rows} == {"unknown"}
+
+
+def test_addresses_are_listed_with_who_speaks_with_them(world: World) -> None:
+    (row,) = world.review().addresses(ME)
+    assert (row.ip, row.address_class, row.workloads, row.ports) == (
+        "203.0.113.10",
+        "external",
+        ["shop/Deployment/web"],
+        ["TCP 443"],
+    )
+    assert world.review().addresses(ME, OTHER) == []
+
+
+def test_findings_of_applied_policies_are_told(guarded: World) -> None:
+    codes = {finding.code for finding in guarded.review().findings(ME, SHOP)}
+    assert codes
+
+
+def test_every_policy_of_the_cluster_can_be_asked_for(guarded: World) -> None:
+    found = guarded.review().applied(ME, "")
+    assert [f"{policy.namespace}/{policy.name}" for policy in found.policies] == [
+        "ledger/vault-guard",
+        "shop/db-guard",
+    ]
