@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from aggregator.cluster.reduce import FOREVER, NEVER, PodFacts
 from aggregator.model.address import IPAddress
 from aggregator.model.cluster import Node, ServiceBackend, ServicePort
+from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Workload
 
 K = TypeVar("K")
@@ -127,6 +128,7 @@ class History:
     node_ips: dict[IPAddress, Timeline[str]] = field(default_factory=dict)  # -> node names
     service_ips: dict[IPAddress, Timeline[ServiceKey]] = field(default_factory=dict)
     services: dict[ServiceKey, Timeline[ServiceState]] = field(default_factory=dict)
+    node_ports: dict[tuple[int, Protocol], set[ServiceKey]] = field(default_factory=dict)  # who may have had it
     pod_ends: dict[str, float] = field(default_factory=dict)  # keys of `pods` that are gone, and since when
     changed_pods: set[str] = field(default_factory=set)  # since whoever keeps the history last looked
     sightings: dict[IPAddress, dict[str, float]] = field(default_factory=dict)  # -> who an agent saw use it, and when
@@ -241,6 +243,7 @@ class History:
         Between `confirmed` (the view was last known to be right) and `at` either may have been so.
         """
         timeline = self.services.setdefault(key, Timeline())
+        self.see_node_ports(key, ports)
         last = max(timeline.spans, key=lambda s: s.key.version, default=None)
         if last is not None and (last.key.ports, last.key.backends) == (ports, backends) and last.until == FOREVER:
             return False
@@ -249,6 +252,11 @@ class History:
         version = last.key.version + 1 if last else 0
         timeline.add(ServiceState(version, ports, backends), confirmed - SKEW_SECONDS, FOREVER)
         return True
+
+    def see_node_ports(self, key: ServiceKey, ports: tuple[ServicePort, ...]) -> None:
+        for port in ports:
+            if port.node_port is not None:
+                self.node_ports.setdefault((port.node_port, port.protocol), set()).add(key)
 
     def end_service(self, key: ServiceKey, *, until: float) -> None:
         for timeline in self.service_ips.values():
@@ -279,6 +287,8 @@ class History:
         _forget(self.node_ips, before)
         _forget(self.service_ips, before)
         _forget(self.services, before)
+        for keys in self.node_ports.values():
+            keys.intersection_update(self.services)
         for ip in [ip for ip, seen in self.sightings.items() if max(seen.values()) < before]:
             del self.sightings[ip]
         gone = [key for key, until in self.pod_ends.items() if until < before]

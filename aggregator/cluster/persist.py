@@ -272,6 +272,7 @@ def _restore_service(history: History, body: dict[str, Any]) -> None:
     since = NEVER if body["since"] is None else body["since"]
     until = FOREVER if body["until"] is None else body["until"]
     history.services.setdefault(key, Timeline()).add(state, since, until)
+    history.see_node_ports(key, ports)
 
 
 def _spans(body: dict[str, Any]) -> Iterable[tuple[IPAddress, float, float]]:

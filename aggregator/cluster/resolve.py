@@ -173,13 +173,20 @@ class _Question:
         return found or self._nobodys(ip)
 
     def _egress_remote(self, ip: IPAddress, local_node: str) -> _End | _Unknown | None:
+        """A Service before all else; its address may be a node's, too, or shared by Services with other ports."""
         keys = self._owners(self._history.service_ips, ip)
-        if len(keys) > 1:
+        offering = [key for key in keys if self._offers(key)]
+        if len(offering) > 1:
             return _Unknown("service-address-changed-hands")
-        if keys:
-            return self._behind(keys[0], lambda port: port.port == self._flow.port)
-        api_server = self._api_server_endpoint(ip)
-        return api_server or self._pod_at(ip) or self._node_at(ip, local_node)
+        if offering:
+            return self._behind(offering[0], lambda port: port.port == self._flow.port)
+        found = self._api_server_endpoint(ip) or self._pod_at(ip) or self._node_at(ip, local_node)
+        return _Unknown("service-has-no-such-port") if found is None and keys else found
+
+    def _offers(self, key: ServiceKey) -> bool:
+        flow = self._flow
+        states = self._states(self._history.services.get(key))
+        return any(p.port == flow.port and p.protocol is flow.protocol for s in states for p in s.ports)
 
     def _ingress_remote(self, ip: IPAddress) -> _End | _Unknown | None:
         found = self._pod_at(ip) or self._node_at(ip, "") or self._gateway_at(ip)
@@ -211,14 +218,14 @@ class _Question:
         """A NodePort is translated on the node that it is sent to (NP-37): on the own node the pod behind it is the
         other end, on another node that node is.
         """
-        for key, timeline in self._history.services.items():
-            for state in self._states(timeline):
+        for key in sorted(self._history.node_ports.get((self._flow.port, self._flow.protocol), ())):
+            for state in self._states(self._history.services.get(key)):
                 port = next((p for p in state.ports if self._is_node_port(p)), None)
                 if port is not None:
-                    number = self._flow.port
                     if own_node:
                         return self._behind(key, self._is_node_port)
-                    return _End(Nodes(cluster=self._view.cluster), service=f"{key}:{port.port}", port=number)
+                    service = f"{key}:{port.port}"
+                    return _End(Nodes(cluster=self._view.cluster), service=service, port=self._flow.port)
         return None
 
     def _is_node_port(self, port: ServicePort) -> bool:

@@ -314,6 +314,11 @@ class ClusterView:
         """The Service default/kubernetes."""
         return self.services.facts.get(API_SERVER)
 
+    def objects(self, kind: str) -> tuple[Raw, ...]:
+        """Objects of a kind that the view keeps without a meaning of its own: Ingress, webhooks, ServiceMonitor, ..."""
+        with self.lock:
+            return tuple(raw for name, raw in sorted(self.others.items(), key=lambda item: item[0]) if name[0] == kind)
+
     def snapshot(self) -> ClusterSnapshot:
         """The cluster now; the same object until something changes."""
         with self.lock:

@@ -182,6 +182,37 @@ def test_a_node_port_is_the_pod_on_the_own_node_and_the_node_elsewhere() -> None
     assert own.service == other.service == "shop/shop:80"
 
 
+def test_a_load_balancers_address_that_is_a_nodes_is_both() -> None:
+    balanced = objects.service("edge", ip="10.96.0.13", type="LoadBalancer", ports=[HTTP])
+    balanced["status"] = {"loadBalancer": {"ingress": [{"ip": "192.168.0.2"}]}}
+    where = shop(balanced, objects.endpoint_slice("edge", HTTP_BEHIND, ["10.244.2.6"]))
+    assert link(resolve(where, flow("192.168.0.2", 80)))[1:] == (workload("api"), 8080)
+    assert link(resolve(where, flow("192.168.0.2", 10250)))[1:] == (Nodes(cluster="c"), 10250)
+
+
+def test_an_address_that_services_share_is_told_apart_by_its_ports() -> None:
+    other = HTTP | {"port": 81}
+    where = shop(
+        objects.service("one", ip="10.96.0.14", ports=[HTTP], externalIPs=["203.0.113.50"]),
+        objects.endpoint_slice("one", HTTP_BEHIND, ["10.244.2.6"]),
+        objects.service("two", ip="10.96.0.15", ports=[other], externalIPs=["203.0.113.50"]),
+        objects.endpoint_slice("two", HTTP_BEHIND, ["10.244.1.5"]),
+    )
+    assert resolve(where, flow("203.0.113.50", 80)).service == "shop/one:80"
+    assert resolve(where, flow("203.0.113.50", 81)).service == "shop/two:81"
+    assert resolve(where, flow("203.0.113.50", 82)).reason == "service-has-no-such-port"
+
+
+def test_a_headless_service_is_its_pods_addresses() -> None:
+    where = shop(objects.service("headless", ports=[HTTP]))
+    assert link(resolve(where, flow("10.244.2.6", 8080)))[1:] == (workload("api"), 8080)
+
+
+def test_a_backend_seen_after_translation_is_the_pod() -> None:
+    answer = resolve(shop(), flow("10.244.2.6", 8080))
+    assert answer.service == "", "Cilium's socket load balancing and IPVS show no Service: none is made up"
+
+
 def test_an_outside_address_stays_an_address() -> None:
     assert link(resolve(shop(), flow("203.0.113.5", 443)))[1] == Address(cluster="c", ip=ip_address("203.0.113.5"))
 
