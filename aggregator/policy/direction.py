@@ -6,7 +6,7 @@ is not a row is returned as synthesised or as a Widening, never silently.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from ipaddress import ip_network
 
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
@@ -22,9 +22,10 @@ from aggregator.policy import notes
 from aggregator.policy.addresses import METADATA_ADDRESSES, Addresses, is_metadata, network_of_end
 from aggregator.policy.cidrs import budgeted, exact
 from aggregator.policy.dns import BOTH, DNS_PORT, ClusterDNS
-from aggregator.policy.peers import Peers, Unit, address_unit, blocks_unit, every_pod, peer_key, whole_namespace
-from aggregator.policy.ports import PortKey, PortRange, dynamic_ranges
-from aggregator.policy.rows import Judged, ends, is_dns_over
+from aggregator.policy.facts import EndFacts, Judged
+from aggregator.policy.peers import Peers, Unit, every_pod, peer_key, whole_namespace
+from aggregator.policy.ports import DYNAMIC_PORTS, PortKey, PortRange, code, codes, dynamic_ranges
+from aggregator.policy.rows import is_dns_over
 from aggregator.policy.rules import observed_rules, typed_block, typed_ports, within
 
 
@@ -32,7 +33,8 @@ from aggregator.policy.rules import observed_rules, typed_block, typed_ports, wi
 class Written:
     """What one direction came to."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)  # by a person, in no order
+    observed: list[Rule] = field(default_factory=list)  # by rows and DNS, in order
     synthesised: list[Synthesised] = field(default_factory=list)
     widenings: list[Widening] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Written:
 
 _EXCLUDE = Choice.EXCLUDE
 _NEVER = frozenset({Reason.EXCLUDED, Reason.INTERNAL_UNRESOLVED})
-Relation = dict[Unit, set[PortKey]]
+Relation = dict[Unit, set[int]]
 
 
 class DirectionWriter:
@@ -65,13 +67,16 @@ class DirectionWriter:
             *(ip for node in cluster.nodes for ip in node.addresses),
             *(backend.ip for backend in peers.api_backends),
         )
-        self._rules = decisions.rule_by_direction
         self._choices = decisions.choice_by_link
+        self._aliases: dict[tuple[str, tuple[IPAddress, ...]], Unit] = {}
 
-    def write(self, workload: Workload, direction: Direction, rows: Sequence[Judged]) -> Written:
+    def write(self, own: EndFacts, direction: Direction) -> Written:
+        """The rules of one direction of a workload that a policy can act on."""
+        assert isinstance(own.end, Workload)
+        workload, rows = own.end, own.rows(direction)
         written = Written()
         relation: Relation = {}
-        rule = self._rules.get((workload, direction))
+        rule = own.rules[direction]
         match rule:
             case GeneralRule.ALLOW_ALL:
                 written.rules.append(Rule())
@@ -96,7 +101,7 @@ class DirectionWriter:
         def cover(networks: Sequence[IPNetwork]) -> Sequence[IPNetwork]:
             return self._cover(networks, barred, direction, written)
 
-        written.rules += observed_rules(workload.namespace, relation, overlapping=self._settings.compact, cover=cover)
+        written.observed = observed_rules(workload.namespace, relation, overlapping=self._settings.compact, cover=cover)
         return written
 
     def _barred(self, rows: Sequence[Judged], direction: Direction) -> list[IPNetwork]:
@@ -106,7 +111,7 @@ class DirectionWriter:
         left_out = [
             network_of_end(end)
             for row in rows
-            if not row.included and isinstance(end := ends(row.observed.link, direction)[1], Address)
+            if not row.included and (end := row.other(direction).address) is not None
         ]
         others = [network for alias in self._decisions.aliases if not alias.allowed for network in alias.networks]
         return [*self._cluster_barred, *METADATA_ADDRESSES, *left_out, *others]
@@ -141,48 +146,69 @@ class DirectionWriter:
 
     def _observed(self, workload: Workload, direction: Direction, rows: Sequence[Judged], written: Written) -> Relation:
         relation: Relation = {}
-        by_end: dict[LinkEnd, set[PortKey]] = {}
+        by_end: dict[EndFacts, set[int]] = {}
         excluded = self._excluded(rows, direction)
         for row in rows:
-            link = row.observed.link
-            other = ends(link, direction)[1]
-            covered = (
-                row.reason is Reason.TYPED_CIDR
-                and isinstance(other, Address)
-                and not _touches(network_of_end(other), excluded)
-            )
-            if row.included and not covered:
-                keys = by_end.setdefault(other, set())
-                keys.update(self._ports(link, other, direction))
-        for other, keys in by_end.items():
+            if not row.included or self._is_typed(row, direction, excluded):
+                continue
+            link, other = row.observed.link, row.other(direction)
+            keys = by_end.setdefault(other, set())
+            if link.port == DNS_PORT or isinstance(other.end, ApiServer):
+                keys |= self._ports(link, other.end, direction)
+            else:
+                keys.add(code(link.protocol, link.port))
+        for other, seen in by_end.items():
             unit = self._unit(workload.namespace, other, excluded)
-            if unit is not None:
-                relation.setdefault(unit, set()).update(self._ranged(workload, direction, other, keys, written))
+            wide = self._decisions.port_ranges or len(seen) >= DYNAMIC_PORTS
+            keys = self._ranged(workload, direction, other.end, seen, written) if wide else seen
+            relation[unit] = relation[unit] | keys if unit in relation else keys
         self._say_aliases(by_end, direction, written)
-        if direction is Direction.INGRESS and Nodes(cluster=workload.cluster) in by_end:
+        if direction is Direction.INGRESS and any(isinstance(other.end, Nodes) for other in by_end):
             written.findings.append(notes.nodes_as_source(workload))
         return relation
 
-    def _unit(self, namespace: str, end: LinkEnd, excluded: Sequence[IPAddress]) -> Unit | None:
-        """What this end is in a rule of a policy in `namespace`."""
-        match end:
-            case Workload():
-                return self._peers.nodes if self._peers.on_host_network(end) else self._peers.pods(namespace, end)
-            case Nodes():
-                return self._peers.nodes
+    def _is_typed(self, row: Judged, direction: Direction, excluded: Sequence[IPAddress]) -> bool:
+        """Is it in the rule of a typed CIDR already?"""
+        if row.reason is not Reason.TYPED_CIDR:
+            return False
+        address = row.other(direction).address
+        return address is not None and not _touches(network_of_end(address), excluded)
+
+    def _unit(self, namespace: str, other: EndFacts, excluded: Sequence[IPAddress]) -> Unit:
+        """What this end is in a rule of a policy in `namespace`; rows hold only ends that can be written."""
+        if other.address is not None:
+            return self._outside(namespace, other.address, excluded)
+        near = namespace if namespace == other.namespace else ""
+        found = other.units.get(near)
+        if found is None:
+            found = other.units[near] = self._made(namespace, other)
+        return found
+
+    def _made(self, namespace: str, other: EndFacts) -> Unit:
+        match other.end:
+            case Workload() if not other.on_host:
+                found = self._peers.pods(namespace, other.end)
             case ApiServer():
-                return self._peers.api_server
-            case Address(ip=ip):
-                alias = self._decisions.alias_of(ip)
-                network = network_of_end(end)
-                if alias is None or not alias.allowed or _touches(network, excluded) or not alias_holds(alias, network):
-                    return address_unit(network)
-                hosts = [*excluded, *self._host_addresses]
-                blocks = [self._block(network, hosts) for network in alias.networks]
-                ordered = tuple(sorted(blocks, key=lambda block: peer_key(namespace, block)))
-                return Unit(key=(*peer_key(namespace, ordered[0]), f"alias {alias.name}"), peers=ordered)
+                found = self._peers.api_server
             case _:
-                assert_never(end)
+                found = self._peers.nodes
+        assert found is not None, f"{other.end} was judged writable"
+        return found
+
+    def _outside(self, namespace: str, end: Address, excluded: Sequence[IPAddress]) -> Unit:
+        alias = self._decisions.alias_of(end.ip)
+        network = network_of_end(end)
+        if alias is None or not alias.allowed or _touches(network, excluded) or not alias_holds(alias, network):
+            return self._peers.address(network)
+        hosts = (*excluded, *self._host_addresses)
+        key = (alias.name, hosts)
+        found = self._aliases.get(key)
+        if found is None:
+            blocks = [self._block(part, hosts) for part in alias.networks]
+            ordered = tuple(sorted(blocks, key=lambda block: peer_key(namespace, block)))
+            unit_key = (*peer_key(namespace, ordered[0]), f"alias {alias.name}")
+            found = self._aliases[key] = Unit(key=unit_key, peers=ordered)
+        return found
 
     def _block(self, network: IPNetwork, excluded: Sequence[IPAddress], *, reaches_metadata: bool = False) -> IPBlock:
         return typed_block(
@@ -192,17 +218,16 @@ class DirectionWriter:
     def _excluded(self, rows: Iterable[Judged], direction: Direction) -> tuple[IPAddress, ...]:
         """Addresses that stay out of whatever broader block covers them."""
         return tuple(
-            ip
-            for row in rows
-            if row.reason in _NEVER
-            for ip in self._peers.host_addresses(ends(row.observed.link, direction)[1])
+            ip for row in rows if row.reason in _NEVER for ip in self._peers.host_addresses(row.other(direction).end)
         )
 
-    def _say_aliases(self, by_end: Iterable[LinkEnd], direction: Direction, written: Written) -> None:
+    def _say_aliases(self, by_end: Iterable[EndFacts], direction: Direction, written: Written) -> None:
         """An allowed alias opens all of its addresses, not only those seen."""
+        if not self._decisions.aliases:
+            return
         seen: dict[str, Alias] = {}
-        for end in by_end:
-            alias = self._decisions.alias_of(end.ip) if isinstance(end, Address) else None
+        for other in by_end:
+            alias = self._decisions.alias_of(other.address.ip) if other.address is not None else None
             if alias is not None and alias.allowed:
                 seen[alias.name] = alias
         for name in sorted(seen):
@@ -212,17 +237,17 @@ class DirectionWriter:
                 for network in seen[name].networks
             ]
 
-    def _ports(self, link: Link, other: LinkEnd, direction: Direction) -> Iterable[PortKey]:
+    def _ports(self, link: Link, other: LinkEnd, direction: Direction) -> set[int]:
         """The ports of one row: the API server's by its endpoints (C25), DNS by both protocols (C08)."""
         if isinstance(other, ApiServer) and direction is Direction.EGRESS:
-            return {(backend.protocol, backend.port) for backend in self._peers.api_backends}
+            return codes((backend.protocol, backend.port) for backend in self._peers.api_backends)
         if is_dns_over(link, Protocol.UDP) and self._choices.get(replace(link, protocol=Protocol.TCP)) is not _EXCLUDE:
-            return {(both, link.port) for both in BOTH}
-        return ((link.protocol, link.port),)
+            return codes((both, link.port) for both in BOTH)
+        return {code(link.protocol, link.port)}
 
     def _ranged(
-        self, workload: Workload, direction: Direction, other: LinkEnd, keys: set[PortKey], written: Written
-    ) -> set[PortKey]:
+        self, workload: Workload, direction: Direction, other: LinkEnd, keys: set[int], written: Written
+    ) -> set[int]:
         """The ports seen, and whole ranges where a person consented; a finding where ports look dynamic."""
         src, dst = (workload, other) if direction is Direction.EGRESS else (other, workload)
         found = set(keys)
@@ -230,7 +255,7 @@ class DirectionWriter:
         for consent in self._decisions.port_ranges:
             if (consent.src, consent.dst) == (src, dst):
                 added = {
-                    (consent.protocol, port)
+                    code(consent.protocol, port)
                     for port in range(consent.first, consent.last + 1)
                     if self._choices.get(Link(src=src, dst=dst, protocol=consent.protocol, port=port)) is not _EXCLUDE
                 }
@@ -264,13 +289,11 @@ class DirectionWriter:
             ip
             for row in rows
             if row.reason in _NEVER
-            for ip in self._peers.host_addresses(ends(row.observed.link, typed.direction)[1])
+            for ip in self._peers.host_addresses(row.other(typed.direction).end)
             if typed.covers(ip, row.observed.link.protocol, row.observed.link.port)
         ]
         reaches = any(
-            row.included
-            and isinstance(end := ends(row.observed.link, typed.direction)[1], Address)
-            and is_metadata(end.ip)
+            row.included and (end := row.other(typed.direction).address) is not None and is_metadata(end.ip)
             for row in rows
         )
         block = self._block(typed.cidr, excluded, reaches_metadata=reaches)
@@ -291,7 +314,7 @@ class DirectionWriter:
             if not served or not by_rows:
                 return {}
             self._say(written, direction, Origin.DNS, "every pod may ask the cluster's DNS")
-            return {Unit(key=(*peer_key("", every_pod()), "every pod"), peers=(every_pod(),)): set(served)}
+            return {Unit(key=(*peer_key("", every_pod()), "every pod"), peers=(every_pod(),)): codes(served)}
         if served or not self._settings.synthesise_dns:
             return {}
         if any(row.reason is Reason.EXCLUDED and self._asks_dns(row) for row in rows):
@@ -311,14 +334,13 @@ class DirectionWriter:
             if unit is None:
                 written.findings.append(notes.dns_not_separable(server))
             else:
-                relation[unit] = set(keys)
+                relation[unit] = codes(keys)
         for ip, keys in self._dns.addresses:
-            relation[address_unit(ip)] = set(keys)
-        caches = blocks_unit("dns-cache", self._dns.caches)
-        if caches is not None:
-            relation[caches] = set(self._dns.cache_ports)
+            relation[self._peers.address(ip_network(ip))] = codes(keys)
+        for ip in self._dns.caches:
+            relation.setdefault(self._peers.address(ip_network(ip)), set()).update(codes(self._dns.cache_ports))
         if self._dns.on_nodes and self._peers.nodes is not None:
-            relation[self._peers.nodes] = set(self._dns.on_nodes)
+            relation[self._peers.nodes] = codes(self._dns.on_nodes)
         return relation
 
     def _asks_dns(self, row: Judged) -> bool:

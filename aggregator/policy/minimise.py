@@ -90,8 +90,10 @@ def minimise(
     relation: Mapping[A, AbstractSet[B]], *, order: Callable[[Any], Any], overlapping: bool = False
 ) -> list[Biclique[A, B]]:
     """The rules to write, in no particular order: by peers, or by ports where that is shorter; `order` breaks ties."""
-    peers, ports = by_peers(relation), by_ports(relation)
-    best = ports if lines(ports) < lines(peers) else peers
+    best = by_peers(relation)
+    if len(best) > 1 and any(len(ports) > 1 for _, ports in best):  # otherwise both ways are the same
+        turned = by_ports(relation)
+        best = turned if lines(turned) < lines(best) else best
     if overlapping:
         compacted = greedy(relation, order)
         if compacted is not None and lines(compacted) <= (1 - MIN_SAVING) * lines(best):

@@ -20,7 +20,7 @@ from aggregator.policy.selectors import NotSeparable
 
 if TYPE_CHECKING:
     from aggregator.policy.addresses import Addresses
-    from aggregator.policy.rows import Judged
+    from aggregator.policy.facts import Judged
 
 EVIDENCE_ANNOTATION = "wattle/evidence"
 MAX_ANNOTATION_BYTES = 64 * 1024

@@ -20,19 +20,13 @@ from aggregator.policy.selectors import NotSeparable, Selectors
 API_SERVER_SERVICE = ("default", "kubernetes")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Unit:
-    """What one end of a link is in a rule. `key` orders units and tells them apart."""
+    """What one end of a link is in a rule. `key` orders units; Peers makes each once, so identity tells them apart."""
 
     key: tuple[Any, ...]
     peers: tuple[PolicyPeer, ...]
     collapsible: bool = False  # a single outside address: neighbours may be written as one prefix
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Unit) and self.key == other.key
 
 
 def peer_key(namespace: str, peer: PolicyPeer) -> tuple[Any, ...]:
@@ -97,6 +91,7 @@ class Peers:
     def __init__(self, cluster: ClusterSnapshot, selectors: Selectors) -> None:
         self._cluster = cluster
         self._selectors = selectors
+        self._outside: dict[IPNetwork, Unit] = {}
         self._pods: dict[tuple[bool, Workload], Unit | None] = {}
         self._host_network = _host_network_workloads(cluster)
         self._node_addresses = tuple(ip for node in cluster.nodes for ip in node.addresses)
@@ -131,6 +126,14 @@ class Peers:
         """Can it be a policy's subject, and a peer by labels?"""
         return not self.on_host_network(workload) and self.pods(workload.namespace, workload) is not None
 
+    def address(self, network: IPNetwork) -> Unit:
+        """An outside address, or a network of them."""
+        found = self._outside.get(network)
+        if found is None:
+            peer = block(network)
+            found = self._outside[network] = Unit(key=(*peer_key("", peer), "address"), peers=(peer,), collapsible=True)
+        return found
+
     def pods(self, own_namespace: str, workload: Workload) -> Unit | None:
         """The workload's pods as a peer, None when no selector is exactly theirs."""
         key = (own_namespace == workload.namespace, workload)
@@ -142,11 +145,6 @@ class Peers:
                 peer = pods_peer(own_namespace, workload.namespace, selection.selector)
                 self._pods[key] = Unit(key=(*peer_key(own_namespace, peer), "pods"), peers=(peer,))
         return self._pods[key]
-
-
-def address_unit(address: IPAddress | IPNetwork) -> Unit:
-    peer = block(address)
-    return Unit(key=(*peer_key("", peer), "address"), peers=(peer,), collapsible=True)
 
 
 def _host_network_workloads(cluster: ClusterSnapshot) -> frozenset[Workload]:

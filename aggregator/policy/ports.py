@@ -15,7 +15,8 @@ DYNAMIC_PORTS = 5  # so many high ports of one peer are no list of services
 FIRST_DYNAMIC_PORT = 1024
 
 PortKey = tuple[Protocol, int]
-_RANK = {Protocol.TCP: 0, Protocol.UDP: 1, Protocol.SCTP: 2}
+_PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
+_RANK = {protocol: rank for rank, protocol in enumerate(_PROTOCOLS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,25 +28,44 @@ class PortRange:
     last: int
 
 
+def code(protocol: Protocol, port: int) -> int:
+    """A (protocol, number) pair as one integer in the order of `port_order`: relations hold very many of them."""
+    return port if protocol is Protocol.TCP else _RANK[protocol] << 16 | port
+
+
+def codes(keys: Iterable[PortKey]) -> set[int]:
+    return {code(protocol, port) for protocol, port in keys}
+
+
 def port_order(key: PortKey) -> tuple[int, int]:
     return (_RANK[key[0]], key[1])
 
 
-def runs(keys: Iterable[PortKey]) -> list[PortRange]:
-    """Maximal runs of consecutive numbers, in order."""
+def runs(numbers: Iterable[int]) -> list[PortRange]:
+    """Maximal runs of consecutive codes, in order."""
     found: list[PortRange] = []
-    for protocol, number in sorted(set(keys), key=port_order):
-        if found and found[-1].protocol is protocol and found[-1].last == number - 1:
-            found[-1] = PortRange(protocol=protocol, first=found[-1].first, last=number)
-        else:
-            found.append(PortRange(protocol=protocol, first=number, last=number))
+    first = last = -2
+    for number in sorted(set(numbers)):
+        if number == last + 1:
+            last = number
+            continue
+        if first >= 0:
+            found.append(_range(first, last))
+        first = last = number
+    if first >= 0:
+        found.append(_range(first, last))
     return found
 
 
-def compact(keys: Iterable[PortKey]) -> tuple[PolicyPort, ...]:
-    """PolicyPorts that cover exactly these: endPort where every number of the range is there."""
+def _range(first: int, last: int) -> PortRange:
+    """From two codes of one protocol: port 0 does not exist, so no run leaves its protocol."""
+    return PortRange(protocol=_PROTOCOLS[first >> 16], first=first & 0xFFFF, last=last & 0xFFFF)
+
+
+def compact(numbers: Iterable[int]) -> tuple[PolicyPort, ...]:
+    """PolicyPorts that cover exactly these codes: endPort where every number of the range is there."""
     ports: list[PolicyPort] = []
-    for run in runs(keys):
+    for run in runs(numbers):
         if run.last - run.first + 1 >= MIN_RUN:
             ports.append(PolicyPort(protocol=run.protocol, port=run.first, end_port=run.last))
         else:
@@ -53,13 +73,13 @@ def compact(keys: Iterable[PortKey]) -> tuple[PolicyPort, ...]:
     return tuple(ports)
 
 
-def dynamic_ranges(keys: Iterable[PortKey], declared: Iterable[PortKey] = ()) -> list[PortRange]:
+def dynamic_ranges(numbers: Iterable[int], declared: Iterable[PortKey] = ()) -> list[PortRange]:
     """Ranges that look like dynamic ports: many distinct high ports with gaps, none of which the server declares."""
-    known = set(declared)
+    high = sorted(set(numbers) - codes(declared))
     found: list[PortRange] = []
-    high = {key for key in keys if key[1] >= FIRST_DYNAMIC_PORT and key not in known}
-    for protocol in Protocol:
-        numbers = sorted(number for p, number in high if p is protocol)
-        if len(numbers) >= DYNAMIC_PORTS and numbers[-1] - numbers[0] >= len(numbers):
-            found.append(PortRange(protocol=protocol, first=numbers[0], last=numbers[-1]))
+    for protocol in _PROTOCOLS:
+        base = code(protocol, 0)
+        mine = [number - base for number in high if base + FIRST_DYNAMIC_PORT <= number < base + (1 << 16)]
+        if len(mine) >= DYNAMIC_PORTS and mine[-1] - mine[0] >= len(mine):
+            found.append(PortRange(protocol=protocol, first=mine[0], last=mine[-1]))
     return found

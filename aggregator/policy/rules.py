@@ -7,6 +7,7 @@ allow exactly what went in, and the Widenings returned beside them.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from ipaddress import IPv4Network, IPv6Network
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from aggregator.model.address import IPAddress, IPNetwork
@@ -17,7 +18,7 @@ from aggregator.policy.addresses import LINK_LOCAL_V4, METADATA_ADDRESSES
 from aggregator.policy.cidrs import exact
 from aggregator.policy.minimise import minimise
 from aggregator.policy.peers import Unit, peer_key
-from aggregator.policy.ports import PortKey, compact, port_order
+from aggregator.policy.ports import compact
 
 _PROTOCOL_RANK = {Protocol.TCP: 0, Protocol.UDP: 1, Protocol.SCTP: 2}
 
@@ -27,23 +28,44 @@ Cover = Callable[[Sequence[IPNetwork]], Sequence[IPNetwork]]
 
 def observed_rules(
     namespace: str,
-    relation: Mapping[Unit, AbstractSet[PortKey]],
+    relation: Mapping[Unit, AbstractSet[int]],
     *,
     overlapping: bool = False,
     cover: Cover = exact,
 ) -> list[Rule]:
-    """Rules for units and the ports that they use; `cover` writes the outside addresses of one rule as prefixes."""
-    return [
-        Rule(peers=_peers(namespace, units, cover), ports=compact(keys))
-        for units, keys in minimise(relation, order=_order, overlapping=overlapping)
-    ]
+    """Rules for units and the ports that they use, in order; `cover` writes outside addresses as prefixes."""
+    keyed: list[tuple[Any, Rule]] = []
+    for units, numbers in minimise(relation, order=_order, overlapping=overlapping):
+        ordered = sorted(units, key=_unit_key)
+        ports = compact(numbers)
+        if any(unit.collapsible for unit in ordered):
+            peers = _covered(namespace, ordered, cover)
+            key: Any = tuple(peer_key(namespace, peer) for peer in peers)
+        else:
+            peers = (
+                tuple(dict.fromkeys(peer for unit in ordered for peer in unit.peers))
+                if _many(ordered)
+                else tuple(unit.peers[0] for unit in ordered)
+            )
+            key = tuple(unit.key for unit in ordered)
+        keyed.append(((key, sorted(numbers)), Rule(peers=peers, ports=ports)))
+    keyed.sort(key=_first)
+    return [rule for _, rule in keyed]
+
+
+_unit_key = attrgetter("key")
+_first = itemgetter(0)
+
+
+def _many(units: Sequence[Unit]) -> bool:
+    return any(len(unit.peers) > 1 for unit in units)
 
 
 def _order(item: Any) -> Any:
-    return item.key if isinstance(item, Unit) else port_order(item)
+    return item.key if isinstance(item, Unit) else item
 
 
-def _peers(namespace: str, units: Iterable[Unit], cover: Cover) -> tuple[PolicyPeer, ...]:
+def _covered(namespace: str, units: Iterable[Unit], cover: Cover) -> tuple[PolicyPeer, ...]:
     """The peers of units in order; outside addresses as the prefixes of their cover (section D, 7)."""
     peers: set[PolicyPeer] = set()
     outside: list[IPNetwork] = []

@@ -26,6 +26,7 @@ from tests.property.policy_gen.worlds import (
     allowed_links,
     ends_of,
     explained,
+    tries,
     universe,
     worlds,
 )
@@ -39,8 +40,8 @@ OPTIONS = st.builds(
     cidr_budget=st.sampled_from((None, None, 1, 2)),
     synthesise_dns=st.booleans(),
 )
-many = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def made(world: World, options: Settings) -> Generation:
@@ -94,7 +95,7 @@ def test_tightness_nothing_is_open_that_is_not_listed(world: World, options: Set
                 )
     for pair in opened:
         link = Link(src=pair.src, dst=pair.dst, protocol=pair.protocol, port=pair.first_port)
-        if link in set(live):
+        if link in live and any(tries(world.cluster, link)):  # a CronJob between two runs has no pod to try
             assert link not in included
             assert allowed_links(generation.policies, world.cluster, [link])
 

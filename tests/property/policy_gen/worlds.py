@@ -169,7 +169,9 @@ def link_sets(draw: st.DrawFn, cluster: ClusterSnapshot, *, plain: bool = False)
         link = Link(
             src=src,
             dst=dst,
-            protocol=draw(st.sampled_from((Protocol.TCP, Protocol.TCP, Protocol.UDP))),
+            protocol=draw(st.sampled_from((Protocol.TCP, Protocol.TCP, Protocol.UDP)))
+            if not isinstance(dst, ApiServer)
+            else Protocol.TCP,
             port=6443 if isinstance(dst, ApiServer) else draw(st.sampled_from(PORTS)),
         )
         found[link] = ObservedLink(
@@ -215,7 +217,7 @@ def decision_sets(draw: st.DrawFn, cluster: ClusterSnapshot, links: Sequence[Obs
     ranges = tuple(
         PortRangeConsent(src=row.link.src, dst=row.link.dst, protocol=row.link.protocol, first=79, last=82)
         for row in links
-        if draw(st.integers(0, 7)) == 0
+        if not isinstance(row.link.dst, ApiServer) and draw(st.integers(0, 7)) == 0
     )
     return Decisions(
         port_ranges=tuple(dict.fromkeys(ranges)),
