@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from aggregator.model.link import link_id
 from aggregator.store import Scope, Store
-from aggregator.store.keys import as_signed
+from aggregator.store.agents import GapStatus
 from tests.flowlink import CLUSTER, Flow, batch_of
 from wattle.v1 import flowlink_pb2
 
@@ -27,9 +27,6 @@ class Verdict:
     lost: int
     double: int
     remarks: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"records {self.records:,}, {self.lost} lost, {self.double} double".replace(",", "_", 0)
 
 
 def flows_of(producer: int, seq: int) -> list[Flow]:
@@ -77,54 +74,58 @@ def compare(store: Store, producers: list[Producer]) -> Verdict:
     """The store against the ledgers."""
     remarks: list[str] = []
     expected: Counter[tuple[int, str]] = Counter()
-    records = lost = 0
+    records = 0
     gaps = store.gaps(CLUSTER, limit=100_000)
     for producer in producers:
-        missing = {
-            seq
-            for gap in gaps
-            if gap.agent_id == producer.agent_id and gap.epoch == producer.epoch
-            for seq in range(gap.from_seq, min(gap.to_seq, producer.next_seq) + 1)
-        }
+        missing = _missing(producer, gaps)
         owed = set(producer.ledger)
         if len(owed) != len(producer.ledger):
             remarks.append(f"{producer.agent_id}: a number was given twice")
-        for seq in sorted(owed & missing):
-            remarks.append(f"{producer.agent_id}: batch {seq} was safe, and is a gap")
-        for seq in range(1, producer.next_seq):
-            if seq in missing and seq not in owed:
-                continue  # torn by a kill inside append: never promised
-            for flow in flows_of(producer.number, seq):
-                records += 1
-                side = "server" if flow.direction == flowlink_pb2.DIRECTION_INGRESS else "client"
-                expected[(flow.port, f"{side}_count")] += flow.count
-                expected[(flow.port, f"{side}_tx_bytes")] += flow.tx_bytes
+        remarks += [f"{producer.agent_id}: batch {seq} was safe, and is a gap" for seq in sorted(owed & missing)]
+        # What is missing and was never owed was torn by a kill inside append.
+        kept = [seq for seq in range(1, producer.next_seq) if seq in owed or seq not in missing]
+        records += _expect(expected, producer, kept)
     ports = {link_id(observed.link): observed.link.port for observed in store.links(Scope(cluster=CLUSTER))}
-    double = 0
-    with store.engine.connect() as connection:
-        for table in ("link_activity_5m", "link_activity_1h"):
-            found: Counter[tuple[int, str]] = Counter()
-            names = ("client_count", "client_tx_bytes", "server_count", "server_tx_bytes")
-            sums = ", ".join(f"sum({name}) AS {name}" for name in names)
-            for row in connection.execute(text(f"SELECT link_id, {sums} FROM {table} GROUP BY link_id")):
-                for name in names:
-                    found[(ports[row.link_id], name)] += int(getattr(row, name))
-            for edge in expected.keys() | found.keys():
-                difference = found[edge] - expected[edge]
-                if difference:
-                    remarks.append(f"{table} {edge}: {found[edge]} where {expected[edge]} was expected")
-                if edge[1].endswith("_count"):
-                    lost += max(0, -difference)
-                    double += max(0, difference)
+    lost = double = 0
+    for table in ("link_activity_5m", "link_activity_1h"):
+        found = _found(store, table, ports)
+        for edge in expected.keys() | found.keys():
+            difference = found[edge] - expected[edge]
+            if difference:
+                remarks.append(f"{table} {edge}: {found[edge]} where {expected[edge]} was expected")
+            if edge[1].endswith("_count"):
+                lost += max(0, -difference)
+                double += max(0, difference)
     return Verdict(records=records, lost=lost, double=double, remarks=tuple(remarks))
 
 
-def cursor_of(store: Store, producer: Producer) -> int:
+def _missing(producer: Producer, gaps: list[GapStatus]) -> set[int]:
+    return {
+        seq
+        for gap in gaps
+        if gap.agent_id == producer.agent_id and gap.epoch == producer.epoch
+        for seq in range(gap.from_seq, min(gap.to_seq, producer.next_seq) + 1)
+    }
+
+
+def _expect(expected: Counter[tuple[int, str]], producer: Producer, kept: list[int]) -> int:
+    """Add what these batches hold; how many flow records that is."""
+    records = 0
+    for seq in kept:
+        for flow in flows_of(producer.number, seq):
+            records += 1
+            side = "server" if flow.direction == flowlink_pb2.DIRECTION_INGRESS else "client"
+            expected[(flow.port, f"{side}_count")] += flow.count
+            expected[(flow.port, f"{side}_tx_bytes")] += flow.tx_bytes
+    return records
+
+
+def _found(store: Store, table: str, ports: dict[int, int]) -> Counter[tuple[int, str]]:
+    found: Counter[tuple[int, str]] = Counter()
+    names = ("client_count", "client_tx_bytes", "server_count", "server_tx_bytes")
+    sums = ", ".join(f"sum({name}) AS {name}" for name in names)
     with store.engine.connect() as connection:
-        return (
-            connection.execute(
-                text("SELECT committed_seq FROM agent_cursor WHERE agent_id = :agent AND epoch = :epoch"),
-                {"agent": producer.agent_id, "epoch": as_signed(producer.epoch)},
-            ).scalar()
-            or 0
-        )
+        for row in connection.execute(text(f"SELECT link_id, {sums} FROM {table} GROUP BY link_id")):
+            for name in names:
+                found[(ports[row.link_id], name)] += int(getattr(row, name))
+    return found

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sqlalchemy import event
 
@@ -33,7 +33,7 @@ from aggregator.store.merging import SqlSink
 from aggregator.store.postgres import PostgresBulk
 from aggregator.store.sqlite import SqliteBulk
 from tests.chaos.ledger import batch_for, read_ledger
-from tests.flowlink import FakeResolver, running_aggregator, stream_config
+from tests.flowlink import FakeResolver, running_aggregator, stream_config, until
 
 PRODUCER_FAILPOINTS = ("before-append", "torn-append", "after-append", "before-send", "after-send", "before-trim")
 AGGREGATOR_FAILPOINTS = (
@@ -117,13 +117,20 @@ def produce(number: int, directory: Path, port: int, failpoint: Failpoint, *, in
     home.mkdir(exist_ok=True)
     spool = Spool(home / "spool", boot_id="boot", limits=SpoolLimits(memory_bytes=1 << 20, disk_bytes=1 << 30))
     _arm_producer(failpoint)
-    asyncio.run(_produce(number, home, directory / "stop", port, failpoint, spool, interval_seconds))
+    stopped = (directory / "stop").exists
+    asyncio.run(_produce(number, _open_ledger(home / "ledger"), stopped, port, failpoint, spool, interval_seconds))
     spool.close()
     (home / "done").write_text(f"{spool.epoch} {spool.next_seq}")
 
 
 async def _produce(
-    number: int, home: Path, stop: Path, port: int, failpoint: Failpoint, spool: Spool, interval_seconds: float
+    number: int,
+    ledger: TextIO,
+    stopped: Callable[[], bool],
+    port: int,
+    failpoint: Failpoint,
+    spool: Spool,
+    interval_seconds: float,
 ) -> None:
     stream = FlowLinkStream(
         spool=spool,
@@ -135,12 +142,8 @@ async def _produce(
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR1, _print_tasks
     )  # for whoever looks into a run that hangs
-    ledger = home / "ledger"
-    lines = read_ledger(ledger)
-    # The last line may be cut: what follows must not grow together with it.
-    ledger.write_text("".join(f"{line}\n" for line in lines))
-    with ledger.open("a", buffering=1) as book:
-        while not stop.exists():
+    with ledger:
+        while not stopped():
             seq = spool.next_seq
             # Now and then the node's clock is an hour off.
             step_ns = random.choice((-3600, 3600)) * 10**9 if random.random() < 0.01 else 0
@@ -148,11 +151,16 @@ async def _produce(
             failpoint.at("before-append")
             spool.append(batch)
             failpoint.at("after-append")
-            book.write(f"{seq}\n")
+            ledger.write(f"{seq}\n")
             await asyncio.sleep(interval_seconds)
-    while spool.waiting_batches or stream.committed_seq < spool.next_seq - 1:
-        await asyncio.sleep(0.02)
+    await until(lambda: not spool.waiting_batches and stream.committed_seq == spool.next_seq - 1, seconds=600)
     task.cancel()
+
+
+def _open_ledger(path: Path) -> TextIO:
+    """Its last line may be cut: what follows must not grow together with it."""
+    path.write_text("".join(f"{line}\n" for line in read_ledger(path)))
+    return path.open("a", buffering=1)
 
 
 def _arm_producer(failpoint: Failpoint) -> None:
@@ -176,10 +184,10 @@ def _arm_producer(failpoint: Failpoint) -> None:
 
 def _segment_fds() -> list[int]:
     found = []
-    for fd in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{fd}").endswith(".seg"):
-                found.append(int(fd))
+            if entry.readlink().suffix == ".seg":
+                found.append(int(entry.name))
     return found
 
 
