@@ -168,9 +168,9 @@ class CompiledPolicies:
         cuts = axis.cuts.union(*(entry.cuts[d] for entry in added.values() for d in Direction))
         if cuts != axis.cuts:
             axis = PortAxis(cuts)
-        touched = [*added.values(), *(self._entries[i] for i in removed)]
+        gone = [self._entries[i] for i in removed]
         sides = [
-            _recompiled(self._fitted(side, axis), touched, entries, axis, self._shared)
+            _recompiled(self._fitted(side, axis), added, gone, entries, axis, self._shared)
             for side in (self._egress, self._ingress)
         ]
         return CompiledPolicies(shared=self._shared, entries=entries, axis=axis, egress=sides[0], ingress=sides[1])
@@ -226,19 +226,27 @@ def compile_policies(
     return empty._changed(entries, frozenset())  # noqa: SLF001 - the one way in which tables change
 
 
-def _recompiled(
-    side: _Side, touched: Sequence[Prepared], entries: Mapping[int, Prepared], axis: PortAxis, shared: _Shared
+def _recompiled(  # noqa: PLR0917 - one call, above
+    side: _Side,
+    added: Mapping[int, Prepared],
+    gone: Sequence[Prepared],
+    entries: Mapping[int, Prepared],
+    axis: PortAxis,
+    shared: _Shared,
 ) -> _Side:
-    """The side with the subjects of the touched policies sorted into classes again; classes there already are kept."""
+    """The side with the subjects of the changed policies sorted into classes again; classes there already are kept."""
     affected = 0
-    for entry in touched:
+    for entry in (*added.values(), *gone):
         affected |= entry.subjects[side.direction]
     if not affected:
         return side
     ends = shared.ends.all
-    selecting: dict[int, list[int]] = {number: [] for number in numbers_in(affected, len(ends))}
-    for number, entry in entries.items():
-        for subject in numbers_in(entry.subjects[side.direction] & affected, len(ends)):
+    selecting = {
+        number: [policy for policy in side.policies_of[number] if policy in entries]
+        for number in numbers_in(affected, len(ends))
+    }
+    for number, entry in added.items():
+        for subject in numbers_in(entry.subjects[side.direction], len(ends)):
             selecting[subject].append(number)
     policies_of, classes, class_of = list(side.policies_of), dict(side.classes), side.class_of.copy()
     width = len(axis.classes)

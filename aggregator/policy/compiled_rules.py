@@ -6,7 +6,7 @@ allowed and those that may be denied; an end in both is UNKNOWN. Shares no code 
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import assert_never
 
@@ -59,7 +59,7 @@ class Prepared:
     cuts: Mapping[Direction, frozenset[tuple[Protocol, int]]]
     starts: Mapping[tuple[Direction, Protocol], Sequence[int]]
     names: Mapping[Direction, frozenset[str]]
-    granted: dict[Sight, Bits]
+    granted: dict[tuple[Direction, Protocol, int, frozenset[tuple[str, Protocol, int]]], Bits]
 
 
 class Rules:
@@ -135,10 +135,10 @@ class Rules:
             return Bits()
         starts = prepared.starts[sight.direction, sight.protocol]
         names = sight.names if prepared.names[sight.direction] else frozenset()
-        stretch = replace(sight, port=starts[bisect_right(starts, sight.port) - 1], names=names)
+        stretch = (sight.direction, sight.protocol, starts[bisect_right(starts, sight.port) - 1], names)
         found = prepared.granted.get(stretch)
         if found is None:
-            found = prepared.granted[stretch] = self._let_through(prepared.policy, stretch)
+            found = prepared.granted[stretch] = self._let_through(prepared.policy, sight)
         return found
 
     def _let_through(self, policy: NetworkPolicy, sight: Sight) -> Bits:
