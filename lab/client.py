@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabError, NotSettledError
+from lab.errors import LabError, NotSettledError, StateError
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -44,7 +44,11 @@ class LabHandle:
     nodes: dict[str, str]
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.state / "status.json").read_text())
+        """What `lab status` prints. Raises StateError when the lab was taken down by somebody else."""
+        try:
+            found: dict[str, Any] = json.loads((self.state / "status.json").read_text())
+        except FileNotFoundError as exc:
+            raise StateError(f"lab {self.name} is gone: somebody took it down") from exc
         return found
 
     def pod(self, workload: str) -> dict[str, Any]:
