@@ -14,6 +14,7 @@ from aggregator.model.address import AddressClass, Classification, IPAddress, IP
 from aggregator.model.finding import Finding, Severity
 
 INCOMPLETE = "cluster-subnets-incomplete"
+LOOK = "kubectl cluster-info dump | grep -m 2 -oE -e '--(cluster-cidr|service-cluster-ip-range)=[^\"]+'"
 
 
 class CidrRole(StrEnum):
@@ -136,13 +137,13 @@ def incomplete_finding(cidrs: ClusterCidrs, cluster: str) -> Finding | None:
     if cidrs.complete:
         return None
     lacking = " and ".join(f"{role.value} CIDR" for role in cidrs.missing)
-    options = " ".join(f"--{role.value}-cidr CIDR" for role in cidrs.missing)
+    body = ", ".join(f'"{role.value}_cidrs": ["..."]' for role in cidrs.missing)
     return Finding(
         code=INCOMPLETE,
         severity=Severity.WARNING,
         subject=cluster,
         message=f"cluster subnets incomplete: the {lacking} was found nowhere, so no address can be called external",
-        way_out=f"wattle cluster set-cidrs {cluster} {options}",
+        way_out=f"look: {LOOK}; then set by hand what it says: PUT /api/v1/settings/cidrs {{{body}}}",
     )
 
 

@@ -26,7 +26,7 @@ FLAGS = {
 class SeenArgument(NamedTuple):
     """A CIDR in a process' arguments, as a node's agent reported it."""
 
-    node: str
+    node: str  # "" where that was not kept
     process: str
     flag: str  # without the leading dashes
     value: str  # one CIDR, or several with commas (dual stack)
@@ -36,7 +36,8 @@ def from_arguments(seen: Iterable[SeenArgument]) -> Iterator[CidrSource]:
     for argument in seen:
         role = FLAGS.get(argument.flag.lstrip("-"))
         if role is not None:
-            found_in = f"--{argument.flag.lstrip('-')} of {argument.process} on {argument.node}"
+            where = f" on {argument.node}" if argument.node else ""
+            found_in = f"--{argument.flag.lstrip('-')} of {argument.process}{where}"
             for cidr in networks(argument.value.split(",")):
                 yield CidrSource(role=role, cidr=cidr, found_in=found_in)
 

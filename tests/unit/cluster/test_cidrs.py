@@ -66,7 +66,7 @@ def test_incomplete_ranges_make_the_rest_unknown(raws: tuple[Any, ...], missing:
     assert finding is not None
     assert finding.code == "cluster-subnets-incomplete"
     for role in missing.split(" and "):
-        assert f"--{role}-cidr" in finding.way_out
+        assert f'"{role}_cidrs"' in finding.way_out
 
 
 def test_process_arguments_complete_them() -> None:
