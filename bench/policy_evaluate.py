@@ -31,9 +31,9 @@ SAMPLE, EDITS, ROUNDS = 200, 9, 5
 class World:
     cluster: ClusterSnapshot
     policies: tuple[NetworkPolicy, ...]
-    src: NDArray[np.int32]
-    dst: NDArray[np.int32]
-    port: NDArray[np.int32]
+    src: NDArray[np.int64]
+    dst: NDArray[np.int64]
+    port: NDArray[np.int64]
 
 
 def world(seed: int = 5) -> World:
@@ -53,9 +53,9 @@ def world(seed: int = 5) -> World:
     return World(
         cluster=ClusterSnapshot(namespaces=tuple(Namespace(name=f"n{n}") for n in range(NAMESPACES)), pods=pods),
         policies=tuple(_policy(chance, number) for number in range(POLICIES)),
-        src=numbers.integers(0, WORKLOADS, FLOWS).astype(np.int32),
-        dst=((np.minimum(numbers.zipf(1.2, FLOWS), WORKLOADS) - 1) % WORKLOADS).astype(np.int32),
-        port=numbers.choice(np.array(PORTS, dtype=np.int32), FLOWS),
+        src=numbers.integers(0, WORKLOADS, FLOWS).astype(np.int64),
+        dst=((np.minimum(numbers.zipf(1.2, FLOWS), WORKLOADS) - 1) % WORKLOADS).astype(np.int64),
+        port=numbers.choice(np.array(PORTS, dtype=np.int64), FLOWS),
     )
 
 
