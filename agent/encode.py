@@ -30,6 +30,8 @@ _ROOM_FOR_SEQ: Final = 64  # the spool adds the number and the envelope
 _NS_PER_MS: Final = np.uint64(1_000_000)
 _NS_PER_US: Final = np.uint64(1_000)
 _MAX_COUNTER: Final = np.uint64((1 << 63) - 1)
+_CONTINUED: Final = np.array([0, 0, 0x80, 0x8080, 0x80_8080], np.uint32)  # by length: the "more follows" bits
+_USED: Final = np.array([0, 1, 0x0101, 0x01_0101, 0x0101_0101], "<u4")  # by length: which bytes, as booleans
 # Field numbers of wattle.v1.Columns, packed (wire type 2).
 _LOCAL, _REMOTE, _PORT, _PROTOCOL, _DIRECTION, _OUTCOME, _ERRNO, _CONFIDENCE = range(1, 9)
 _PROCESS, _COUNT, _TX_BYTES, _RX_BYTES, _FIRST_MS, _LAST_MS, _DURATION_US = range(9, 16)
@@ -53,8 +55,28 @@ def varints(values: Words) -> Varints:
     largest = int(values.max()) if len(values) else 0
     if largest < 1 << 7:
         return Varints(data=values.astype(np.uint8).tobytes(), starts=None)
+    short = largest < 1 << 28
+    groups, lengths, kept = _short_groups(values.astype(np.uint32)) if short else _long_groups(values, largest)
+    starts = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return Varints(data=np.compress(kept, groups).tobytes(), starts=starts)
+
+
+def _short_groups(values: Words) -> tuple[Words, Words, Words]:
+    """Up to 28 bits: a varint fits one 32-bit word, so whole columns are spread at once."""
+    lengths = np.ones(len(values), np.uint8)
+    for limit in (0x7F, 0x3FFF, 0x1F_FFFF):
+        lengths += values > limit
+    word = values & 0x7F
+    for position in (1, 2, 3):
+        word |= (values & np.uint32(0x7F << 7 * position)) << np.uint32(position)
+    word |= _CONTINUED[lengths]
+    return word.astype("<u4", copy=False).view(np.uint8), lengths, _USED[lengths].view(np.bool_)
+
+
+def _long_groups(values: Words, largest: int) -> tuple[Words, Words, Words]:
     width = (largest.bit_length() + 6) // 7
-    wide: Words = values.astype(np.uint32 if width <= 4 else np.uint64)
+    wide: Words = values.astype(np.uint64)
     groups = np.empty((len(values), width), np.uint8)
     lengths = np.ones(len(values), np.uint8)
     for position in range(width):
@@ -64,10 +86,19 @@ def varints(values: Words) -> Varints:
             more = wide != 0
             groups[:, position] |= more.view(np.uint8) << 7
             lengths += more.view(np.uint8)
-    starts = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    kept = np.arange(width, dtype=np.uint8) < lengths[:, None]
-    return Varints(data=groups[kept].tobytes(), starts=starts)
+    used = np.arange(width) < np.arange(width + 1)[:, None]
+    return groups.ravel(), lengths, used[lengths].ravel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interval:
+    """What the batches of one interval share."""
+
+    columns: FlowColumns
+    sides: list[flowlink_pb2.Local]
+    packed: dict[int, Varints]  # columns whose numbers mean the same in every batch
+    process: Words
+    process_names: list[str]
 
 
 def encode(
@@ -76,32 +107,13 @@ def encode(
     """(records, batch), one at least: the losses of an interval without flows travel, too."""
     interval = flowlink_pb2.Interval(start_wall_ns=start.wall_ns, end_wall_ns=max(end.wall_ns, start.wall_ns + 1))
     if not len(columns):
-        empty = flowlink_pb2.Batch(interval=interval, processes=[""], loss=loss)
-        empty.crc32c = google_crc32c.value(b"")
-        yield 0, empty
+        yield 0, flowlink_pb2.Batch(interval=interval, processes=[""], loss=loss, crc32c=google_crc32c.value(b""))
         return
-    first_ms = _since(columns.first_ns, start.boot_ns) // _NS_PER_MS
-    last_ms = np.maximum(_since(columns.last_ns, start.boot_ns) // _NS_PER_MS, first_ms)
-    fixed = [
-        (_PORT, varints(columns.port)),
-        (_PROTOCOL, varints(columns.protocol)),
-        (_DIRECTION, varints(columns.direction)),
-        (_OUTCOME, varints(columns.outcome)),
-        (_ERRNO, varints(columns.error)),
-        (_CONFIDENCE, varints(columns.confidence)),
-        (_COUNT, varints(np.minimum(columns.count, _MAX_COUNTER))),
-        (_TX_BYTES, varints(np.minimum(columns.tx_bytes, _MAX_COUNTER))),
-        (_RX_BYTES, varints(np.minimum(columns.rx_bytes, _MAX_COUNTER))),
-        (_FIRST_MS, varints(first_ms)),
-        (_LAST_MS, varints(last_ms)),
-        (_DURATION_US, varints(columns.duration_ns // _NS_PER_US)),
-    ]
-    process, firsts = factorize(columns.process[:, 0], columns.process[:, 1])
-    names = [process_text(columns.process[row].tobytes()) for row in firsts]
+    shared = _share(columns, start)
     spans = [(first, min(first + max_records, len(columns))) for first in range(0, len(columns), max_records)]
     while spans:
         first, last = spans.pop(0)
-        batch = _batch(columns, fixed, process, names, span=(first, last))
+        batch = _batch(shared, first, last)
         batch.interval.CopyFrom(interval)
         batch.loss.CopyFrom(loss)
         if batch.ByteSize() + _ROOM_FOR_SEQ > MAX_BYTES and last - first > 1:
@@ -112,34 +124,51 @@ def encode(
         yield last - first, batch
 
 
-def _batch(
-    columns: FlowColumns, fixed: list[tuple[int, Varints]], process: Words, names: list[str], *, span: tuple[int, int]
-) -> flowlink_pb2.Batch:
-    first, last = span
+def _share(columns: FlowColumns, start: Instant) -> _Interval:
+    first_ms = _since(columns.first_ns, start.boot_ns) // _NS_PER_MS
+    last_ms = np.maximum(_since(columns.last_ns, start.boot_ns) // _NS_PER_MS, first_ms)
+    process, firsts = factorize(columns.process[:, 0], columns.process[:, 1])
+    return _Interval(
+        columns=columns,
+        sides=[_message(local) for local in columns.locals],
+        packed={
+            _PORT: varints(columns.port),
+            _PROTOCOL: varints(columns.protocol),
+            _DIRECTION: varints(columns.direction),
+            _OUTCOME: varints(columns.outcome),
+            _ERRNO: varints(columns.error),
+            _CONFIDENCE: varints(columns.confidence),
+            _COUNT: varints(np.minimum(columns.count, _MAX_COUNTER)),
+            _TX_BYTES: varints(np.minimum(columns.tx_bytes, _MAX_COUNTER)),
+            _RX_BYTES: varints(np.minimum(columns.rx_bytes, _MAX_COUNTER)),
+            _FIRST_MS: varints(first_ms),
+            _LAST_MS: varints(last_ms),
+            _DURATION_US: varints(columns.duration_ns // _NS_PER_US),
+        },
+        process=process,
+        process_names=[process_text(columns.process[row].tobytes()) for row in firsts],
+    )
+
+
+def _batch(shared: _Interval, first: int, last: int) -> flowlink_pb2.Batch:
+    columns = shared.columns
     local, used_locals = _renumber(columns.local[first:last])
-    process_index, used_processes = _renumber(process[first:last])
-    remote_words = columns.remote[first:last]
-    remote, remote_rows = factorize(remote_words[:, 0], remote_words[:, 1])
-    # Index 0 is "", so a process that is known starts at 1.
-    process_names = [names[number] for number in used_processes]
-    shift = np.array([0 if name == "" else position for position, name in enumerate(process_names, start=1)], np.uint32)
-    packed = dict(fixed)
+    process, used_processes = _renumber(shared.process[first:last])
+    words = columns.remote[first:last]
+    remote, remote_rows = factorize(words[:, 0], words[:, 1])
+    # Index 0 is "" = unknown, so a process that is known starts at 1.
+    names = [shared.process_names[number] for number in used_processes]
+    index = np.array([position if name else 0 for position, name in enumerate(names, start=1)], np.uint32)
+    own = {_LOCAL: local, _REMOTE: remote, _PROCESS: index[process]}
     parts = []
     for field in range(_LOCAL, _DURATION_US + 1):
-        if field == _LOCAL:
-            data = varints(local).data
-        elif field == _REMOTE:
-            data = varints(remote).data
-        elif field == _PROCESS:
-            data = varints(shift[process_index]).data
-        else:
-            data = packed[field].slice(first, last)
+        data = varints(own[field]).data if field in own else shared.packed[field].slice(first, last)
         parts += [bytes((field << 3 | 2,)), _length(len(data)), data]
     serialized = b"".join(parts)
     return flowlink_pb2.Batch(
-        locals=[_message(columns.locals[number]) for number in used_locals],
-        remotes=np.ascontiguousarray(remote_words[remote_rows]).tobytes(),
-        processes=["", *process_names],
+        locals=[shared.sides[number] for number in used_locals],
+        remotes=np.ascontiguousarray(words[remote_rows]).tobytes(),
+        processes=["", *names],
         columns=serialized,
         crc32c=google_crc32c.value(serialized),
     )
@@ -155,11 +184,16 @@ def _renumber(numbers: Words) -> tuple[Words, Words]:
 
 def _since(times_ns: Words, start_ns: int) -> Words:
     start = np.uint64(start_ns)
-    return np.where(times_ns > start, times_ns - start, np.uint64(0))
+    return np.maximum(times_ns, start) - start
 
 
 def _length(value: int) -> bytes:
-    return varints(np.array([value], np.uint64)).data
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _message(local: Local) -> flowlink_pb2.Local:

@@ -55,6 +55,10 @@ class FirstSight:
     netns_inode: int
 
 
+_KEYS: Final = ("remote", "port", "protocol", "direction", "error", "confidence")
+_STATS: Final = ("process", "count", "tx_bytes", "rx_bytes", "first_ns", "last_ns", "duration_ns")
+
+
 class _NotAPod:
     """The path is known, and it is no pod's."""
 
@@ -139,24 +143,14 @@ class Resolver:
             mesh_loopback=int(events[in_pod & stays_inside].sum()),
         )
         if not kept.all():
-            keys, stats, local = keys[kept], stats[kept], local[kept]
+            rows = np.flatnonzero(kept)  # np.take copies whole records, 20 times quicker than an index
+            keys, stats, local = np.take(keys, rows), np.take(stats, rows), np.take(local, rows)
         columns = FlowColumns(
             locals=tuple(locals_),
             local=local,
-            remote=keys["remote"],
-            port=keys["port"],
-            protocol=keys["protocol"],
-            direction=keys["direction"],
             outcome=OUTCOME_OF_ERROR[np.minimum(keys["error"], len(OUTCOME_OF_ERROR) - 1)],
-            error=keys["error"],
-            confidence=keys["confidence"],
-            process=stats["process"],
-            count=stats["count"],
-            tx_bytes=stats["tx_bytes"],
-            rx_bytes=stats["rx_bytes"],
-            first_ns=stats["first_ns"],
-            last_ns=stats["last_ns"],
-            duration_ns=stats["duration_ns"],
+            **{name: keys[name] for name in _KEYS},
+            **{name: stats[name] for name in _STATS},
         )
         return Attributed(columns=columns, unreported=unreported)
 
