@@ -1,0 +1,192 @@
+"""The gRPC door: wattle.v1 Query over the same services as REST, with health and reflection.
+
+Enters: requests with a bearer token in their metadata. Leaves: views as messages. Invariant: as in REST, nothing is
+masked, decided or computed here; services run in threads, so that the event loop never waits for the database.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from aggregator.api.asking import Authenticator
+from aggregator.api.query_messages import message_of
+from aggregator.errors import (
+    ClusterError,
+    ForbiddenError,
+    InputError,
+    NotFoundError,
+    StoreError,
+    UnauthenticatedError,
+    WattleError,
+)
+from aggregator.model.protocol import Direction
+from aggregator.services.caller import Caller
+from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted, page_of_links
+from aggregator.services.question import WorkloadRef
+from aggregator.services.review import PolicyScope, Review
+from aggregator.services.spans import ALL
+from aggregator.services.views import LinkRow
+from wattle.v1 import query_pb2, query_pb2_grpc
+
+log = logging.getLogger(__name__)
+SERVICE = query_pb2.DESCRIPTOR.services_by_name["Query"].full_name
+WATCH_SECONDS = 2.0
+
+Context = grpc.aio.ServicerContext[object, object]
+Answer = TypeVar("Answer")
+
+_STATUSES: tuple[tuple[type[WattleError], grpc.StatusCode], ...] = (
+    (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
+    (ForbiddenError, grpc.StatusCode.PERMISSION_DENIED),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (InputError, grpc.StatusCode.INVALID_ARGUMENT),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
+    (ClusterError, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+async def add_queries(
+    server: grpc.aio.Server, review: Review, authenticator: Authenticator, *, watch_seconds: float = WATCH_SECONDS
+) -> None:
+    """Query, health and reflection on a server that has not been started yet."""
+    door = QueryDoor(review, authenticator, watch_seconds)
+    query_pb2_grpc.add_QueryServicer_to_server(door, server)  # type: ignore[no-untyped-call]  # generated
+    serving = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(serving, server)
+    await serving.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
+    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
+
+
+class QueryDoor(query_pb2_grpc.QueryServicer):
+    def __init__(self, review: Review, authenticator: Authenticator, watch_seconds: float) -> None:
+        self._review = review
+        self._authenticator = authenticator
+        self._watch_seconds = watch_seconds
+
+    async def ListNamespaces(  # noqa: N802  # gRPC's own spelling
+        self, _request: query_pb2.ListNamespacesRequest, context: Context
+    ) -> query_pb2.ListNamespacesResponse:
+        rows = await self._ask(context, self._review.namespaces)
+        return query_pb2.ListNamespacesResponse(items=[message_of(row, query_pb2.NamespaceRow()) for row in rows])
+
+    async def ListWorkloads(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.ListWorkloadsRequest, context: Context
+    ) -> query_pb2.ListWorkloadsResponse:
+        rows = await self._ask(
+            context, lambda caller: self._review.workloads(caller, request.namespace, request.span or ALL)
+        )
+        return query_pb2.ListWorkloadsResponse(items=[message_of(row, query_pb2.WorkloadRow()) for row in rows])
+
+    async def ListLinks(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.ListLinksRequest, context: Context
+    ) -> query_pb2.ListLinksResponse:
+        wanted = Wanted(
+            search=request.search,
+            sort=request.sort,
+            cursor=request.cursor,
+            limit=min(request.limit or DEFAULT_LIMIT, MAX_LIMIT),
+        )
+        page = await self._ask(
+            context,
+            lambda caller: page_of_links(self._links(caller, request.scope, request.direction, request.span), wanted),
+        )
+        return query_pb2.ListLinksResponse(
+            items=[message_of(row, query_pb2.LinkRow()) for row in page.items],
+            total=page.total,
+            next_cursor=page.next_cursor or "",
+        )
+
+    async def WatchLinks(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.WatchLinksRequest, context: Context
+    ) -> AsyncIterator[query_pb2.LinkRow]:
+        shown: dict[str, LinkRow] = {}
+        while True:
+            rows = await self._ask(
+                context, lambda caller: self._links(caller, request.scope, request.direction, request.span)
+            )
+            for row in rows:
+                if shown.get(row.id) != row:
+                    shown[row.id] = row
+                    yield message_of(row, query_pb2.LinkRow())
+            await asyncio.sleep(self._watch_seconds)
+
+    async def GetProposal(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.Proposal:
+        found = await self._ask(
+            context,
+            lambda caller: self._review.proposal(caller, _scope(request.scope), span=request.span or ALL),
+        )
+        return message_of(found, query_pb2.Proposal())
+
+    async def GetBaseline(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetBaselineRequest, context: Context
+    ) -> query_pb2.Baseline:
+        found = await self._ask(context, lambda caller: self._review.baseline(caller, _ref(request.scope)))
+        return message_of(found, query_pb2.Baseline())
+
+    async def ListAgents(  # noqa: N802  # gRPC's own spelling
+        self, _request: query_pb2.ListAgentsRequest, context: Context
+    ) -> query_pb2.ListAgentsResponse:
+        rows = await self._ask(context, self._review.agents)
+        return query_pb2.ListAgentsResponse(items=[message_of(row, query_pb2.Agent()) for row in rows])
+
+    async def GetStatus(  # noqa: N802  # gRPC's own spelling
+        self, _request: query_pb2.GetStatusRequest, context: Context
+    ) -> query_pb2.Status:
+        return message_of(await self._ask(context, self._review.status), query_pb2.Status())
+
+    def _links(self, caller: Caller, scope: query_pb2.QueryScope, direction: str, span: str) -> list[LinkRow]:
+        where = _scope(scope)
+        if isinstance(where, WorkloadRef):
+            return self._review.workload_links(caller, where, direction=_direction(direction), span=span or ALL)
+        return self._review.namespace_links(caller, where, direction=_direction(direction), span=span or ALL)
+
+    async def _ask(self, context: Context, question: Callable[[Caller], Answer]) -> Answer:
+        token = _token(context)
+        try:
+            return await asyncio.to_thread(lambda: question(self._authenticator.caller(token)))
+        except WattleError as error:
+            for kind, status in _STATUSES:
+                if isinstance(error, kind):
+                    inside = isinstance(error, StoreError | ClusterError)
+                    if inside:
+                        log.warning("a query could not be answered: %s", error)
+                    await context.abort(status, "not there now: try again in some seconds" if inside else str(error))
+            raise
+
+
+def _token(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            return text[7:] if text[:7].lower() == "bearer " else ""
+    return ""
+
+
+def _ref(scope: query_pb2.QueryScope) -> WorkloadRef:
+    if not (scope.namespace and scope.kind and scope.name):
+        raise InputError("a workload is a namespace, a kind and a name", field="scope")
+    return WorkloadRef(namespace=scope.namespace, kind=scope.kind, name=scope.name)
+
+
+def _scope(scope: query_pb2.QueryScope) -> PolicyScope:
+    if not scope.namespace:
+        raise InputError("name a namespace", field="scope.namespace")
+    return _ref(scope) if scope.kind or scope.name else scope.namespace
+
+
+def _direction(word: str) -> Direction | None:
+    if not word:
+        return None
+    try:
+        return Direction(word)
+    except ValueError as exc:
+        raise InputError(f"{word[:20]!r} is no direction: write Ingress or Egress", field="direction") from exc
