@@ -10,9 +10,9 @@ from difflib import unified_diff
 
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.networkpolicy import NetworkPolicy
-from aggregator.model.protocol import Direction, Protocol
+from aggregator.model.protocol import Protocol
 from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import Universe
+from aggregator.policy.lint_universe import Universe, bits
 from aggregator.policy.render import render_one
 
 
@@ -64,38 +64,43 @@ def diff(
         VerdictTable(Universe(mine, cluster, beside=others, ipblock_matches_pods=ipblock_matches_pods))
         for mine, others in ((old, (*old, *new)), (new, (*old, *new)))
     ]
+    touched = _touched(tables, set(old) ^ set(new))
     by_name = [{str(policy): policy for policy in policies} for policies in (old, new)]
     both = by_name[0].keys() & by_name[1].keys()
     return PolicyDiff(
         added=tuple(sorted(by_name[1].keys() - both)),
         removed=tuple(sorted(by_name[0].keys() - both)),
         changed=tuple(sorted(name for name in both if by_name[0][name] != by_name[1][name])),
-        opened=tuple(sorted(set(_allowed_more(tables[1], tables[0])))),
-        closed=tuple(sorted(set(_allowed_more(tables[0], tables[1])))),
+        opened=tuple(sorted(set(_allowed_more(tables[1], tables[0], touched)))),
+        closed=tuple(sorted(set(_allowed_more(tables[0], tables[1], touched)))),
         text=text_diff(old, new),
     )
 
 
-def _allowed_more(more: VerdictTable, less: VerdictTable) -> Iterator[Change]:
-    """What `more` allows and `less` denies. Only ends that `less` isolates can be cut by it."""
+def _touched(tables: list[VerdictTable], differing: set[NetworkPolicy]) -> int:
+    """The subjects of policies that are not in both sets: only connections of theirs can have another verdict."""
+    found = 0
+    for table in tables:
+        for policy, subjects in zip(table.universe.policies, table.subjects, strict=True):
+            found |= subjects if policy in differing else 0
+    return found
+
+
+def _allowed_more(more: VerdictTable, less: VerdictTable, touched: int) -> Iterator[Change]:
+    """What `more` allows and `less` denies."""
     universe = more.universe
-    for src, dst in _pairs(less):
+    for src, dst in _pairs(less, touched):
         mask = more.verdict(src, dst) & ~less.verdict(src, dst)
         ends = universe.where(universe.classes[src]), universe.where(universe.classes[dst])
         for protocol, first, last in universe.ranges(mask):
             yield Change(src=ends[0], dst=ends[1], protocol=protocol, first_port=first, last_port=last)
 
 
-def _pairs(table: VerdictTable) -> Iterator[tuple[int, int]]:
-    classes = table.universe.classes
-    for c in classes:
-        egress, ingress = (table.isolating(d, c.bit) for d in (Direction.EGRESS, Direction.INGRESS))
-        others = [p.bit for p in classes if table.peers_of(c.bit) >> p.bit & 1] if c.pods else []
-        for other in others:
-            if egress:
-                yield c.bit, other
-            if ingress:
-                yield other, c.bit
+def _pairs(table: VerdictTable, touched: int) -> Iterator[tuple[int, int]]:
+    for subject in bits(touched):
+        for other in bits(table.peers_of(subject)):
+            yield subject, other
+            yield other, subject
 
 
 def text_diff(before: Iterable[NetworkPolicy], after: Iterable[NetworkPolicy]) -> str:

@@ -23,7 +23,7 @@ _ANYWHERE = (ip_address("198.19.255.254"), ip_address("2001:db8:ffff:ffff::fffe"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerClass:
-    """Pods of one workload that no policy tells apart, or (no pods) addresses that none tells apart, by one of them."""
+    """Pods that no policy tells apart (by default of one workload), or one of the addresses that none tells apart."""
 
     bit: int
     pods: tuple[Pod, ...] = ()
@@ -67,15 +67,18 @@ class Universe:
         beside: Iterable[NetworkPolicy] = (),
         addresses: Iterable[IPAddress] = (),
         ipblock_matches_pods: bool = True,
+        by_workload: bool = True,
     ) -> None:
         """`beside`: further policies that must be told apart, too, so that two sets share one universe.
 
+        `by_workload` False: pods of different workloads share a class where no policy tells them apart.
         `addresses`: outside ones that will be asked for, beside those that the policies and nodes name.
         """
         self.policies = tuple(policies)
         self.cluster = cluster
         self._all = tuple(dict.fromkeys((*beside, *self.policies)))  # in one order for all that share `beside`
         self._also = tuple(addresses)
+        self._by_workload = by_workload
         self._blocks_match_pods = ipblock_matches_pods
         self._blocks = tuple(
             dict.fromkeys(
@@ -100,8 +103,7 @@ class Universe:
             if is_subject(pod):
                 inside = frozenset(b for b in self._blocks if any(block_contains(b, ip) for ip in pod.ips))
                 kept = inside if self._blocks_match_pods else frozenset()
-                key = (pod.workload, pod.labels, frozenset((p.name, p.protocol, p.port) for p in pod.ports), kept)
-                groups.setdefault(key, []).append(pod)
+                groups.setdefault((*self._pod_key(pod), kept), []).append(pod)
         classes = [PeerClass(bit=bit, pods=tuple(pods)) for bit, pods in enumerate(groups.values())]
         outside: dict[_Outside, IPAddress] = {}
         for address in self._outside_addresses():
@@ -109,6 +111,30 @@ class Universe:
         self._outside = {key: len(classes) + i for i, key in enumerate(outside)}
         classes += [PeerClass(bit=self._outside[key], address=address) for key, address in outside.items()]
         return tuple(classes)
+
+    def _pod_key(self, pod: Pod) -> tuple[object, ...]:
+        """What policies see of a pod."""
+        ports = frozenset((p.name, p.protocol, p.port) for p in pod.ports)
+        if self._by_workload:
+            return pod.workload, pod.labels, ports
+        labels = frozenset(label for label in pod.labels if label[0] in self._asked_keys)
+        named = frozenset(port for port in ports if port[0] in self._asked_names)
+        return pod.namespace, labels, named
+
+    @cached_property
+    def _asked_keys(self) -> frozenset[str]:
+        """The label keys of pods that any selector asks for."""
+        selectors = [policy.pod_selector for policy in self._all]
+        for policy in self._all:
+            for _, _, peers, _ in all_rules(policy):
+                selectors += [p.pod_selector for p in peers if isinstance(p, SelectorPeer) and p.pod_selector]
+        return frozenset(k for s in selectors for k in (*dict(s.match_labels), *(r.key for r in s.match_expressions)))
+
+    @cached_property
+    def _asked_names(self) -> frozenset[str]:
+        """The names of ports that any rule asks for."""
+        ports = (port.port for policy in self._all for _, _, _, ports in all_rules(policy) for port in ports)
+        return frozenset(port for port in ports if isinstance(port, str))
 
     def _outside_addresses(self) -> Iterator[IPAddress]:
         """Every edge of every block, just inside and just outside of it; nodes; and somewhere else."""

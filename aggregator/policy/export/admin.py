@@ -12,7 +12,7 @@ from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.policy.adminparse import parse_admin_policy
-from aggregator.policy.export.proof import Export, ExportedFile, compare, judge_by_evaluation
+from aggregator.policy.export.proof import MAX_EVALUATED, Export, ExportedFile, compare, judge_by_evaluation
 from aggregator.policy.export.text import read, write
 
 GROUP = "policy.networking.k8s.io"
@@ -41,7 +41,8 @@ def export_admin(policies: Iterable[NetworkPolicy], cluster: ClusterSnapshot, *,
             taken.append(policy)
     text = write(objects)
     back = [parse_admin_policy(obj) for obj in read(text)]
-    checked, differences = compare(taken, cluster, judge_by_evaluation(back, cluster)) if taken else (0, ())
+    judge = judge_by_evaluation(back, cluster)
+    checked, differences = compare(taken, cluster, judge, most=MAX_EVALUATED) if taken else (0, ())
     return Export(
         kind=kind,
         files=(ExportedFile(path="baseline-policies.yaml", text=text),),

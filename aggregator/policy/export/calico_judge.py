@@ -22,6 +22,7 @@ _TERM = re.compile(
     )\s*""",
     re.VERBOSE,
 )
+_ANYBODY: Mapping[str, Any] = {}
 _VALUE = re.compile(r"'([^']*)'")
 
 
@@ -52,24 +53,44 @@ class CalicoJudge:
         self._policies = sorted(policies, key=lambda obj: (obj["spec"]["order"], obj["metadata"]["name"]))
         self._sets = [obj for obj in objects if obj["kind"] == "GlobalNetworkSet"]
         self._cluster = cluster
+        self._selected: dict[tuple[Direction, int], tuple[Pod, list[Sequence[Mapping[str, Any]]]]] = {}
+        self._matched: dict[tuple[int, int], tuple[object, bool]] = {}
         unknown = {obj["kind"] for obj in objects} - {"NetworkPolicy", "GlobalNetworkSet", "Tier"}
         if unknown or len({obj["spec"]["tier"] for obj in policies}) > 1:
             raise ValueError(f"not part of the judged subset: {sorted(unknown) or 'several tiers'}")
 
     def allows(self, direction: Direction, subject: Pod, far: Pod | IPAddress, protocol: Protocol, port: int) -> bool:
         """The first matching rule decides; selected and not matched is the tier's default: deny."""
-        selected = False
-        for obj in self._policies:
-            spec = obj["spec"]
-            if obj["metadata"]["namespace"] != subject.namespace or direction.value not in spec["types"]:
-                continue
-            if not selects(spec["selector"], dict(subject.labels)):
-                continue
-            selected = True
-            for rule in spec.get(direction.value.lower(), ()):
+        selecting = self._selecting(direction, subject)
+        for rules in selecting:
+            for rule in rules:
                 if self._matches(rule, direction, subject, far, (protocol, port)):
                     return self._action(rule)
-        return not selected  # beyond the last tier the namespace's profile allows
+        return not selecting  # beyond the last tier the namespace's profile allows
+
+    def _selecting(self, direction: Direction, subject: Pod) -> list[Sequence[Mapping[str, Any]]]:
+        """The rules of each policy that selects the pod, asked once for each pod."""
+        known = self._selected.get((direction, id(subject)))
+        if known is not None and known[0] is subject:
+            return known[1]
+        labels = dict(subject.labels)
+        found = [
+            obj["spec"].get(direction.value.lower(), ())
+            for obj in self._policies
+            if obj["metadata"]["namespace"] == subject.namespace
+            and direction.value in obj["spec"]["types"]
+            and selects(obj["spec"]["selector"], labels)
+        ]
+        self._selected[(direction, id(subject))] = subject, found
+        return found
+
+    def _peer_once(self, peer: Mapping[str, Any], namespace: str, far: Pod | IPAddress) -> bool:
+        """`_peer`, asked once for each entity and far end; the far end is kept, so that its id stays its own."""
+        key = (id(peer), id(far))
+        known = self._matched.get(key)
+        if known is None or known[0] is not far:
+            known = self._matched[key] = far, self._peer(peer, namespace, far)
+        return known[1]
 
     def _action(self, rule: Mapping[str, Any]) -> bool:
         if rule["action"] not in {"Allow", "Deny"}:
@@ -87,10 +108,10 @@ class CalicoJudge:
         protocol, port = asked
         if "protocol" in rule and rule["protocol"] != protocol.value:
             return False
-        source, destination = rule.get("source", {}), rule.get("destination", {})
+        source, destination = rule.get("source", _ANYBODY), rule.get("destination", _ANYBODY)
         peer, server = (source, subject) if direction is Direction.INGRESS else (destination, far)
         ports = destination.get("ports", ())
-        return self._peer(peer, subject.namespace, far) and (
+        return self._peer_once(peer, subject.namespace, far) and (
             not ports or any(_port(entry, server, protocol, port) for entry in ports)
         )
 

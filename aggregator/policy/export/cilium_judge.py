@@ -19,6 +19,8 @@ _NAMESPACE_LABEL = "k8s:io.cilium.k8s.namespace.labels."
 _SECTIONS = {Direction.INGRESS: ("ingress", "from"), Direction.EGRESS: ("egress", "to")}
 _PEER_FIELDS = ("Endpoints", "Entities", "CIDRSet", "FQDNs")
 
+_Selecting = tuple[str, Sequence[Mapping[str, Any]]]  # a policy's namespace, and its rules of one direction
+
 
 class CiliumJudge:
     """Verdicts of a set of CiliumNetworkPolicies."""
@@ -32,23 +34,43 @@ class CiliumJudge:
         self._nodes = {ip for node in cluster.nodes for ip in node.addresses}
         self._nodes |= {ip for pod in cluster.pods if pod.host_network for ip in pod.ips}
         self._api_server = set(api_server_addresses(cluster))
+        self._selected: dict[tuple[Direction, int], tuple[Pod, list[_Selecting]]] = {}
+        self._matched: dict[tuple[int, int], tuple[object, bool]] = {}
 
     def allows(self, direction: Direction, subject: Pod, far: Pod | IPAddress, protocol: Protocol, port: int) -> bool:
         """Allowed when no policy with this section selects the pod, or one rule of one that does matches."""
-        section, word = _SECTIONS[direction]
-        isolated = False
-        for obj in self._objects:
-            spec, namespace = obj["spec"], obj["metadata"]["namespace"]
-            if subject.namespace != namespace or section not in spec:
-                continue
-            if not _matches(spec["endpointSelector"], self._identity(subject)):
-                continue
-            isolated = True
-            server = subject if direction is Direction.INGRESS else far
-            for rule in spec[section]:
-                if self._peer(rule, word, namespace, far) and _ports(rule, server, protocol, port):
-                    return True
-        return not isolated
+        selecting = self._selecting(direction, subject)
+        server = subject if direction is Direction.INGRESS else far
+        return not selecting or any(
+            self._peer_once(rule, direction, namespace, far) and _ports(rule, server, protocol, port)
+            for namespace, rules in selecting
+            for rule in rules
+        )
+
+    def _selecting(self, direction: Direction, subject: Pod) -> list[_Selecting]:
+        """The policies with this section that select the pod, asked once for each pod."""
+        known = self._selected.get((direction, id(subject)))
+        if known is not None and known[0] is subject:
+            return known[1]
+        section, _ = _SECTIONS[direction]
+        identity = self._identity(subject)
+        found = [
+            (subject.namespace, obj["spec"][section])
+            for obj in self._objects
+            if obj["metadata"]["namespace"] == subject.namespace
+            and section in obj["spec"]
+            and _matches(obj["spec"]["endpointSelector"], identity)
+        ]
+        self._selected[(direction, id(subject))] = subject, found
+        return found
+
+    def _peer_once(self, rule: Mapping[str, Any], direction: Direction, namespace: str, far: Pod | IPAddress) -> bool:
+        """`_peer`, asked once for each rule and far end; the far end is kept, so that its id stays its own."""
+        key = (id(rule), id(far))
+        known = self._matched.get(key)
+        if known is None or known[0] is not far:
+            known = self._matched[key] = far, self._peer(rule, _SECTIONS[direction][1], namespace, far)
+        return known[1]
 
     def _identity(self, pod: Pod) -> dict[str, str]:
         """A pod's labels as Cilium's identity has them."""

@@ -21,6 +21,7 @@ from aggregator.policy.lint_table import VerdictTable
 from aggregator.policy.lint_universe import PeerClass, Universe, bits
 
 MAX_CHECKS = 2_000_000
+MAX_EVALUATED = 200_000  # where each connection takes the plain evaluator
 MAX_DIFFERENCES = 50
 
 # (direction, the selected pod, the far end, protocol, port) -> allowed by the export
@@ -42,6 +43,7 @@ class Export:
     checked: int
     differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: str = "connections, each judged alike"
     refused: tuple[str, ...] = ()  # what could not be written in this form at all
 
     @property
@@ -52,7 +54,7 @@ class Export:
     def label(self) -> str:
         """What every door says of it."""
         if self.certified:
-            return f"certified: {self.checked} connections, each judged alike"
+            return f"certified: {self.checked} {self.unit}"
         why = [*self.refused, *self.differences[:1]] or ["nothing could be checked"]
         return f"not certified: {why[0]}"
 
@@ -63,23 +65,29 @@ def compare(
     judge: ExportJudge,
     *,
     ipblock_matches_pods: bool = True,
+    most: int | None = None,
 ) -> tuple[int, tuple[str, ...]]:
     """How many connections were judged by both, and those on which they differ."""
     universe = Universe(
-        policies, cluster, addresses=api_server_addresses(cluster), ipblock_matches_pods=ipblock_matches_pods
+        policies,
+        cluster,
+        addresses=api_server_addresses(cluster),
+        ipblock_matches_pods=ipblock_matches_pods,
+        by_workload=False,
     )
     table = VerdictTable(universe)
+    limit = MAX_CHECKS if most is None else most
     intervals = [(1 << i, *universe.port_at(1 << i)) for i in bits(universe.every_port)]
     subjects = [c for c in universe.classes if c.pods]
-    if len(subjects) * len(universe.classes) * len(intervals) * 2 > MAX_CHECKS:
+    if len(subjects) * len(universe.classes) * len(intervals) * 2 > limit:
         subjects = [c for c in subjects if any(table.isolating(d, c.bit) for d in Direction)]
     checked = 0
     differences: list[str] = []
     for subject in subjects:
         for direction in Direction:
             for peer in bits(table.peers_of(subject.bit)):
-                if checked > MAX_CHECKS:
-                    return checked, (f"more than {MAX_CHECKS} connections: too many to check", *differences)
+                if checked > limit:
+                    return checked, (f"more than {limit} connections: too many to check", *differences)
                 allowed = table.allowed(direction, subject.bit, peer)
                 far = _far(universe.classes[peer], subject)
                 if _is_own_node(cluster, subject.pods[0], far):

@@ -58,16 +58,16 @@ def wattle(capsys: pytest.CaptureFixture[str]) -> Wattle:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Path:
+def shop(tmp_path: Path) -> Path:
     path = tmp_path / "page.yaml"
     path.write_text(PAGE)
     return path
 
 
-def edited(page: Path, old: str, new: str, name: str = "edited.yaml") -> Path:
-    text = page.read_text()
+def edited(shop: Path, old: str, new: str, name: str = "edited.yaml") -> Path:
+    text = shop.read_text()
     assert old in text
-    path = page.with_name(name)
+    path = shop.with_name(name)
     path.write_text(text.replace(old, new))
     return path
 
@@ -83,14 +83,14 @@ def test_version_and_help(wattle: Wattle) -> None:
 # ---- test
 
 
-def test_expectations_that_hold(wattle: Wattle, page: Path) -> None:
-    said = wattle("test", page, "--output", "json")
+def test_expectations_that_hold(wattle: Wattle, shop: Path) -> None:
+    said = wattle("test", shop, "--output", "json")
     assert (said.code, said.json) == (0, {"checked": 2, "failed": []})
-    assert wattle("test", page, page).out == "4 checked, 0 failed\n"
+    assert wattle("test", shop, shop).out == "4 checked, 0 failed\n"
 
 
-def test_expectations_that_do_not_hold(wattle: Wattle, page: Path) -> None:
-    wrong = edited(page, "allowed: false", "allowed: true")
+def test_expectations_that_do_not_hold(wattle: Wattle, shop: Path) -> None:
+    wrong = edited(shop, "allowed: false", "allowed: true")
     said = wattle("test", wrong, "--output", "json")
     assert said.code == 1
     assert said.json["checked"] == 2
@@ -110,28 +110,28 @@ def test_expectations_that_do_not_hold(wattle: Wattle, page: Path) -> None:
 # ---- evaluate and explain
 
 
-def test_one_question(wattle: Wattle, page: Path) -> None:
+def test_one_question(wattle: Wattle, shop: Path) -> None:
     asked = ("--from", "shop/web", "--to", "shop/api")
-    said = wattle("evaluate", page, *asked, "--port", 8080, "-o", "json")
+    said = wattle("evaluate", shop, *asked, "--port", 8080, "-o", "json")
     assert said.code == 0
     assert said.json[0]["verdict"] == "allowed"
     assert said.json[0]["ingress"]["policies"] == [{"policy": "shop/api", "reason": "allowed", "rules": [1]}]
-    said = wattle("evaluate", page, *asked, "--port", 81)
+    said = wattle("evaluate", shop, *asked, "--port", 81)
     assert (said.code, "denied" in said.out) == (1, True)
-    udp = wattle("explain", page, *asked, "--port", 8080, "--protocol", "udp")
+    udp = wattle("explain", shop, *asked, "--port", 8080, "--protocol", "udp")
     assert udp.code == 1
     assert "shop/api: port-not-matched, rule 1" in udp.out
     expected = "add to shop/api an ingress rule from pods with app=web of the namespace shop on UDP 8080"
     assert expected in udp.out
-    outside = wattle("explain", page, "--from", "203.0.113.1", "--to", "shop/api", "--port", 1, "-o", "yaml")
+    outside = wattle("explain", shop, "--from", "203.0.113.1", "--to", "shop/api", "--port", 1, "-o", "yaml")
     (told,) = yaml.safe_load(outside.out)
     assert told["from"] == "ip:203.0.113.1"
     assert told["egress"] == {"outcome": "not-a-pod", "policies": []}
     assert told["fixes"] == ["add to shop/api an ingress rule from the address 203.0.113.1 on TCP 1"]
 
 
-def test_an_unknown_verdict_says_what_would_have_to_be_known(wattle: Wattle, page: Path, tmp_path: Path) -> None:
-    scenario = yaml.safe_load(page.read_text())
+def test_an_unknown_verdict_says_what_would_have_to_be_known(wattle: Wattle, shop: Path, tmp_path: Path) -> None:
+    scenario = yaml.safe_load(shop.read_text())
     scenario["policies"][0]["spec"]["ingress"] = [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]
     scenario["pods"][0].pop("ip")
     path = tmp_path / "unknown.yaml"
@@ -143,8 +143,8 @@ def test_an_unknown_verdict_says_what_would_have_to_be_known(wattle: Wattle, pag
     assert wattle(*asked, "-o", "json").json[0]["ingress"]["cause"]
 
 
-def test_a_page_asks_its_own_questions(wattle: Wattle, page: Path) -> None:
-    said = wattle("evaluate", page, "-o", "json")
+def test_a_page_asks_its_own_questions(wattle: Wattle, shop: Path) -> None:
+    said = wattle("evaluate", shop, "-o", "json")
     assert [(j["to"], j["port"], j["allowed"]) for j in said.json] == [
         ("shop/api", 8080, True),
         ("ip:203.0.113.9", 443, True),
@@ -152,7 +152,7 @@ def test_a_page_asks_its_own_questions(wattle: Wattle, page: Path) -> None:
     ]
     assert said.code == 1
     gone = edited(
-        page,
+        shop,
         "- {from: shop/web, to: shop/api, port: 8080, protocol: TCP, ts: 5}",
         "- {from: shop/gone, to: shop/api, port: 1}",
     )
@@ -162,20 +162,20 @@ def test_a_page_asks_its_own_questions(wattle: Wattle, page: Path) -> None:
 # ---- lint, describe, diff
 
 
-def test_lint(wattle: Wattle, page: Path) -> None:
-    said = wattle("lint", page, "-o", "json")
+def test_lint(wattle: Wattle, shop: Path) -> None:
+    said = wattle("lint", shop, "-o", "json")
     (report,) = said.json
     assert report["summary"]["uncovered"] == {"ingress": ["shop/web"], "egress": ["shop/api", "shop/web"]}
     assert {f["code"] for f in report["findings"]} == {"uncovered-ingress", "uncovered-egress"}
     assert said.code == 0
-    assert wattle("lint", page, "--fail-on", "info").code == 1
-    typo = edited(page, "podSelector: {matchLabels: {app: api}}", "podSelector: {matchLabels: {app: apo}}")
+    assert wattle("lint", shop, "--fail-on", "info").code == 1
+    typo = edited(shop, "podSelector: {matchLabels: {app: api}}", "podSelector: {matchLabels: {app: apo}}")
     said = wattle("lint", typo)
     assert said.code == 1
     assert "did you mean app=api?" in said.out
     assert wattle("lint", typo, "--fail-on", "never").code == 0
     assert wattle("lint", typo, "--fail-on", "error").code == 0
-    broad = edited(page, "[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]", "[{}]")
+    broad = edited(shop, "[{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 8080}]}]", "[{}]")
     (report,) = yaml.safe_load(wattle("lint", broad, "-o", "yaml").out)
     assert report["broad_rules"][0]["rule"] == "shop/api:ingress:0"
     assert report["broad_rules"][0]["observed"] == 1
@@ -187,26 +187,26 @@ def test_lint_of_nothing_says_so(wattle: Wattle, tmp_path: Path) -> None:
     assert wattle("lint", path).out == "0 findings in 1 scenarios\n"
 
 
-def test_describe(wattle: Wattle, page: Path) -> None:
-    said = wattle("describe", page)
+def test_describe(wattle: Wattle, shop: Path) -> None:
+    said = wattle("describe", shop)
     assert said.out.startswith("Name:       api\nNamespace:  shop\n")
     for name in ("api", "shop/api"):
-        (told,) = wattle("describe", page, "--policy", name, "-o", "json").json
+        (told,) = wattle("describe", shop, "--policy", name, "-o", "json").json
         assert told["ingress"]["isolated"] is True
         assert told["ingress"]["rules"] == [
             {"peers": ["pods with app=web of the namespace shop"], "ports": ["TCP 8080"]}
         ]
-    assert wattle("describe", page, "--policy", "other").code == 2
+    assert wattle("describe", shop, "--policy", "other").code == 2
 
 
-def test_diff(wattle: Wattle, page: Path) -> None:
-    assert wattle("diff", page, page).out == "no connection is opened or closed\n"
-    assert wattle("diff", page, page).code == 0
-    wider = edited(page, "ports: [{port: 8080}]", "ports: [{port: 8080}, {port: 9000, endPort: 9001}]")
-    said = wattle("diff", page, wider)
+def test_diff(wattle: Wattle, shop: Path) -> None:
+    assert wattle("diff", shop, shop).out == "no connection is opened or closed\n"
+    assert wattle("diff", shop, shop).code == 0
+    wider = edited(shop, "ports: [{port: 8080}]", "ports: [{port: 8080}, {port: 9000, endPort: 9001}]")
+    said = wattle("diff", shop, wider)
     assert said.code == 1
     assert "opened: shop/Pod/web -> shop/Pod/api TCP/9000-9001\n" in said.out
-    assert wattle("diff", wider, page, "-o", "json").json["closed"] == [
+    assert wattle("diff", wider, shop, "-o", "json").json["closed"] == [
         {"from": "shop/Pod/web", "to": "shop/Pod/api", "protocol": "TCP", "first_port": 9000, "last_port": 9001}
     ]
 
@@ -214,8 +214,8 @@ def test_diff(wattle: Wattle, page: Path) -> None:
 # ---- generate, simulate, export
 
 
-def test_generate_prints_policies_and_keeps_findings_aside(wattle: Wattle, page: Path) -> None:
-    said = wattle("generate", page, "--include", "external")
+def test_generate_prints_policies_and_keeps_findings_aside(wattle: Wattle, shop: Path) -> None:
+    said = wattle("generate", shop, "--include", "external")
     policies = list(yaml.safe_load_all(said.out))
     assert [p["metadata"]["name"] for p in policies] == ["wattle-api", "wattle-web"]
     assert {"ipBlock": {"cidr": "203.0.113.9/32"}} in [
@@ -223,32 +223,32 @@ def test_generate_prints_policies_and_keeps_findings_aside(wattle: Wattle, page:
     ]
     assert "warning: dns-not-found: shop/Pod/web:" in said.err
     assert said.code == 0
-    without = wattle("generate", page)
+    without = wattle("generate", shop)
     assert "203.0.113.9" not in without.out
     assert "unresolved-ip" in without.err
 
 
-def test_generate_shows_the_proof(wattle: Wattle, page: Path) -> None:
-    (told,) = wattle("generate", page, "--include", "external", "--evidence", "-o", "json").json
+def test_generate_shows_the_proof(wattle: Wattle, shop: Path) -> None:
+    (told,) = wattle("generate", shop, "--include", "external", "--evidence", "-o", "json").json
     assert [p["workload"] for p in told["proposals"]] == ["shop/Pod/api", "shop/Pod/web"]
     assert all(p["certificate"]["holds"] for p in told["proposals"])
     assert told["proposals"][0]["included"] == [{"link": "shop/Pod/web -> shop/Pod/api TCP/8080", "reason": "observed"}]
     assert any(p["metadata"].get("annotations") for p in told["policies"])
-    table = wattle("generate", page, "-o", "table")
+    table = wattle("generate", shop, "-o", "table")
     assert "shop/Pod/web" in table.out
     assert "(generic)" in table.out
 
 
-def test_what_a_person_chooses_is_heard(wattle: Wattle, page: Path) -> None:
+def test_what_a_person_chooses_is_heard(wattle: Wattle, shop: Path) -> None:
     def names(*arguments: str) -> list[str]:
-        return [p["metadata"]["name"] for p in yaml.safe_load_all(wattle("generate", page, *arguments).out) if p]
+        return [p["metadata"]["name"] for p in yaml.safe_load_all(wattle("generate", shop, *arguments).out) if p]
 
     assert names("--namespace", "other") == []
     assert names("--default-deny", "shop")[-2:] == ["wattle-default-deny-egress", "wattle-default-deny-ingress"]
     assert names("--default-deny", "shop:egress")[-1] == "wattle-default-deny-egress"
     assert names("--compact") == names()
     types = {
-        way: [p["spec"]["policyTypes"] for p in yaml.safe_load_all(wattle("generate", page, "--unseen", way).out)]
+        way: [p["spec"]["policyTypes"] for p in yaml.safe_load_all(wattle("generate", shop, "--unseen", way).out)]
         for way in ("open", "closed", "ingress", "egress")
     }
     assert types == {
@@ -259,31 +259,31 @@ def test_what_a_person_chooses_is_heard(wattle: Wattle, page: Path) -> None:
     }
 
 
-def test_simulate_says_what_would_be_cut(wattle: Wattle, page: Path) -> None:
-    said = wattle("simulate", page, "--include", "external")
+def test_simulate_says_what_would_be_cut(wattle: Wattle, shop: Path) -> None:
+    said = wattle("simulate", shop, "--include", "external")
     assert said.code == 0
     assert "1. apply shop/wattle-" in said.out
-    cut = wattle("simulate", page, "-o", "json")
+    cut = wattle("simulate", shop, "-o", "json")
     assert cut.code == 1
     (told,) = cut.json
     assert told["candidates"]["applied-and-proposed"]["counts"]["would-be-cut"] == 1
     assert [step["action"] for step in told["steps"]] == ["apply", "apply"]
-    other = edited(page, "ports: [{port: 8080}]", "ports: [{port: 1}]", "other.yaml")
-    tried = wattle("simulate", page, "--policies", other, "-o", "yaml")
+    other = edited(shop, "ports: [{port: 8080}]", "ports: [{port: 1}]", "other.yaml")
+    tried = wattle("simulate", shop, "--policies", other, "-o", "yaml")
     assert tried.code == 1
     assert yaml.safe_load(tried.out)[0]["steps"] == []
 
 
-def test_simulate_advises_a_restart_where_connections_are_old(wattle: Wattle, page: Path) -> None:
-    old = edited(page, "ts: 5}", "ts: 5}\n- {from: shop/web, to: shop/api, port: 8080, protocol: TCP, ts: 90000}")
+def test_simulate_advises_a_restart_where_connections_are_old(wattle: Wattle, shop: Path) -> None:
+    old = edited(shop, "ts: 5}", "ts: 5}\n- {from: shop/web, to: shop/api, port: 8080, protocol: TCP, ts: 90000}")
     workloads = edited(old, "labels: {app: web}, ip", "labels: {app: web}, owner: {kind: Deployment, name: web}, ip")
     said = wattle("simulate", workloads, "--include", "external")
     assert "restart: " in said.out
 
 
 @pytest.mark.parametrize("form", ["cilium", "calico", "kustomize"])
-def test_export_is_certified(wattle: Wattle, page: Path, form: str) -> None:
-    said = wattle("export", page, "--to", form)
+def test_export_is_certified(wattle: Wattle, shop: Path, form: str) -> None:
+    said = wattle("export", shop, "--to", form)
     assert said.code == 0
     assert said.out.startswith("# ")
     assert ": certified: " in said.out.splitlines()[0]
@@ -291,9 +291,9 @@ def test_export_is_certified(wattle: Wattle, page: Path, form: str) -> None:
     assert [d for d in yaml.safe_load_all(said.out) if d]
 
 
-def test_export_of_proposals_into_a_folder(wattle: Wattle, page: Path, tmp_path: Path) -> None:
+def test_export_of_proposals_into_a_folder(wattle: Wattle, shop: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    arguments = ("export", page, "--to", "kustomize", "--proposals", "--include", "external", "-d", folder)
+    arguments = ("export", shop, "--to", "kustomize", "--proposals", "--include", "external", "-d", folder)
     assert wattle(*arguments).out == ""
     assert sorted(path.name for path in folder.iterdir()) == [
         "kustomization.yaml",
@@ -302,23 +302,23 @@ def test_export_of_proposals_into_a_folder(wattle: Wattle, page: Path, tmp_path:
     ]
     table = wattle(*arguments, "-o", "table")
     assert "kustomization.yaml" in table.out
-    assert wattle("export", page, "--to", "kustomize", "-d", page).code == 2  # a file stands there
+    assert wattle("export", shop, "--to", "kustomize", "-d", shop).code == 2  # a file stands there
 
 
-def test_what_is_not_certified_is_labelled_and_is_no(wattle: Wattle, page: Path) -> None:
+def test_what_is_not_certified_is_labelled_and_is_no(wattle: Wattle, shop: Path) -> None:
     for form in ("cluster", "baseline"):
-        said = wattle("export", page, "--to", form, "-o", "json")
+        said = wattle("export", shop, "--to", form, "-o", "json")
         assert said.code == 1
         assert said.json["certified"] is False
         assert said.err.startswith("not certified: shop/api: does not select a whole namespace\n")
-    tier = wattle("export", page, "--to", "calico", "--tier", "mine", "--order", 5)
+    tier = wattle("export", shop, "--to", "calico", "--tier", "mine", "--order", 5)
     assert 'name: "mine.api"' in tier.out
 
 
 # ---- bad input
 
 
-def test_every_bad_input_is_one_sentence_and_two(wattle: Wattle, page: Path, tmp_path: Path) -> None:
+def test_every_bad_input_is_one_sentence_and_two(wattle: Wattle, shop: Path, tmp_path: Path) -> None:
     several, binary, empty, text = (
         tmp_path / name for name in ("several.yaml", "binary.yaml", "empty.yaml", "text.yaml")
     )
@@ -326,8 +326,8 @@ def test_every_bad_input_is_one_sentence_and_two(wattle: Wattle, page: Path, tmp
     binary.write_bytes(b"\xff\xfe\x00")
     empty.write_text("# nothing\n")
     text.write_text("just words")
-    policy = edited(page, "port: 8080}]}]", "port: 8080, protocol: ICMP}]}]", "protocol.yaml")
-    key = edited(page, "name: shop\n", "name: shop\nnamespace: x\n", "key.yaml")
+    policy = edited(shop, "port: 8080}]}]", "port: 8080, protocol: ICMP}]}]", "protocol.yaml")
+    key = edited(shop, "name: shop\n", "name: shop\nnamespace: x\n", "key.yaml")
     cases: dict[tuple[object, ...], str] = {
         ("lint", tmp_path / "none"): "cannot be read: No such file",
         ("lint", binary): "no text in UTF-8",
@@ -335,21 +335,21 @@ def test_every_bad_input_is_one_sentence_and_two(wattle: Wattle, page: Path, tmp
         ("lint", text): "document 1",
         ("lint", policy): "document 1, field policies[0].spec.ingress[0].ports[0].protocol: 'ICMP' is not TCP",
         ("lint", key): "document 1, field namespace: unknown key 'namespace'",
-        ("lint", page, "--profile", "nix"): "there is no profile 'nix'",
+        ("lint", shop, "--profile", "nix"): "there is no profile 'nix'",
         ("test", tmp_path / "none"): "No such file",
         ("test", tmp_path): "Is a directory",
-        ("evaluate", page, "--from", "shop/web"): "belong together",
-        ("evaluate", page, "--from", "shop/x", "--to", "shop/web", "--port", 1): "there is no pod 'shop/x'",
-        ("evaluate", page, "--from", "nonsense", "--to", "shop/web", "--port", 1): "neither NAMESPACE/POD nor",
-        ("evaluate", page, "--from", "ip:1.2.3", "--to", "shop/web", "--port", 1): "'ip:1.2.3' is not an address",
-        ("evaluate", page, "--from", "1.1.1.1", "--to", "shop/web", "--port", 1, "--protocol", "X"): "is not TCP",
-        ("diff", page, several): "holds 2 scenarios",
+        ("evaluate", shop, "--from", "shop/web"): "belong together",
+        ("evaluate", shop, "--from", "shop/x", "--to", "shop/web", "--port", 1): "there is no pod 'shop/x'",
+        ("evaluate", shop, "--from", "nonsense", "--to", "shop/web", "--port", 1): "neither NAMESPACE/POD nor",
+        ("evaluate", shop, "--from", "ip:1.2.3", "--to", "shop/web", "--port", 1): "'ip:1.2.3' is not an address",
+        ("evaluate", shop, "--from", "1.1.1.1", "--to", "shop/web", "--port", 1, "--protocol", "X"): "is not TCP",
+        ("diff", shop, several): "holds 2 scenarios",
         ("export", several, "--to", "cilium"): "holds 2 scenarios",
-        ("generate", page, "--include", "all"): "--include 'all' is not external",
-        ("generate", page, "--unseen", "x"): "--unseen 'x' is not open, closed, ingress, egress",
-        ("generate", page, "--default-deny", "shop:both"): "is not NAMESPACE",
-        ("generate", page, "--default-deny", ":egress"): "is not NAMESPACE",
-        ("simulate", page, "--policies", tmp_path / "none"): "cannot be read",
+        ("generate", shop, "--include", "all"): "--include 'all' is not external",
+        ("generate", shop, "--unseen", "x"): "--unseen 'x' is not open, closed, ingress, egress",
+        ("generate", shop, "--default-deny", "shop:both"): "is not NAMESPACE",
+        ("generate", shop, "--default-deny", ":egress"): "is not NAMESPACE",
+        ("simulate", shop, "--policies", tmp_path / "none"): "cannot be read",
     }
     for arguments, sentence in cases.items():
         said = wattle(*arguments)
@@ -358,7 +358,7 @@ def test_every_bad_input_is_one_sentence_and_two(wattle: Wattle, page: Path, tmp
         assert said.err.startswith("wattle: ")
         assert said.err.count("\n") == 1, said.err
         assert said.out == ""
-    for arguments in (("evaluate", page, "--port", 0), ("lint", page, "-o", "xml"), ("lint",), ("export", page)):
+    for arguments in (("evaluate", shop, "--port", 0), ("lint", shop, "-o", "xml"), ("lint",), ("export", shop)):
         said = wattle(*arguments)
         assert (said.code, said.out) == (2, "")
         assert "Traceback" not in said.err
