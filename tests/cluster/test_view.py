@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from aggregator.cluster.cidrs import classify
+from aggregator.cluster.resolve import LETTING_GO_SECONDS
 from aggregator.cluster.watch import KubernetesSource
 from aggregator.model.address import AddressClass
 from aggregator.model.protocol import Direction, Protocol
@@ -41,8 +42,8 @@ def flow(remote: str, port: int = 80, *, pod_uid: str, node: str = "node-1") -> 
 
 
 def ask(view: KubernetesSource, what: FlowIdentity, at: float) -> Resolution:
-    """The answer once the view has got to that time."""
-    wait_until(lambda: view.view.confirmed > at, "the view to catch up")
+    """The answer once the view is far enough past that time to have heard of everybody."""
+    wait_until(lambda: view.view.confirmed > at + LETTING_GO_SECONDS, "the view to catch up")
     return view.resolver.resolve(what, datetime.fromtimestamp(at, UTC))
 
 

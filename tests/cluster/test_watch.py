@@ -68,7 +68,7 @@ def test_a_view_grows_old_while_the_api_server_is_away_for_a_minute(
     with follow() as view:
         create(admin, namespace, "before")
         seen(view, namespace, "before")
-        assert not view.stale
+        wait_until(lambda: view.view.confirmed > 0 and not view.stale, "the view to be right")
         plane.stop_apiserver()
         try:
             confirmed = view.view.confirmed
