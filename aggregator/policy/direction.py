@@ -24,7 +24,7 @@ from aggregator.policy.cidrs import budgeted, exact
 from aggregator.policy.dns import BOTH, DNS_PORT, ClusterDNS
 from aggregator.policy.facts import EndFacts, Judged
 from aggregator.policy.peers import Peers, Unit, every_pod, peer_key, whole_namespace
-from aggregator.policy.ports import DYNAMIC_PORTS, PortKey, PortRange, code, codes, dynamic_ranges
+from aggregator.policy.ports import DYNAMIC_PORTS, PortKey, PortRange, code, codes, dynamic_ranges, one
 from aggregator.policy.rows import is_dns_over
 from aggregator.policy.rules import observed_rules, typed_block, typed_ports, within
 
@@ -42,7 +42,7 @@ class Written:
 
 _EXCLUDE = Choice.EXCLUDE
 _NEVER = frozenset({Reason.EXCLUDED, Reason.INTERNAL_UNRESOLVED})
-Relation = dict[Unit, set[int]]
+Relation = dict[Unit, frozenset[int]]
 
 
 class DirectionWriter:
@@ -95,7 +95,7 @@ class DirectionWriter:
         if rule is not GeneralRule.BLOCK_ALL:
             by_rows = rule is not GeneralRule.ALLOW_NAMESPACE
             for unit, keys in self._dns_units(workload, direction, rows, written, by_rows=by_rows).items():
-                relation.setdefault(unit, set()).update(keys)
+                relation[unit] = relation.get(unit, frozenset()) | keys
         barred = self._barred(rows, direction)
 
         def cover(networks: Sequence[IPNetwork]) -> Sequence[IPNetwork]:
@@ -146,22 +146,22 @@ class DirectionWriter:
 
     def _observed(self, workload: Workload, direction: Direction, rows: Sequence[Judged], written: Written) -> Relation:
         relation: Relation = {}
-        by_end: dict[EndFacts, set[int]] = {}
+        by_end: dict[EndFacts, frozenset[int]] = {}
         excluded = self._excluded(rows, direction)
         for row in rows:
             if not row.included or self._is_typed(row, direction, excluded):
                 continue
             link, other = row.observed.link, row.other(direction)
-            keys = by_end.setdefault(other, set())
             if link.port == DNS_PORT or isinstance(other.end, ApiServer):
-                keys |= self._ports(link, other.end, direction)
+                keys = self._ports(link, other.end, direction)
             else:
-                keys.add(code(link.protocol, link.port))
-        for other, seen in by_end.items():
+                keys = one(code(link.protocol, link.port))
+            by_end[other] = by_end[other] | keys if other in by_end else keys
+        for other, keys in by_end.items():
             unit = self._unit(workload.namespace, other, excluded)
-            wide = self._decisions.port_ranges or len(seen) >= DYNAMIC_PORTS
-            keys = self._ranged(workload, direction, other.end, seen, written) if wide else seen
-            relation[unit] = relation[unit] | keys if unit in relation else keys
+            wide = self._decisions.port_ranges or len(keys) >= DYNAMIC_PORTS
+            found = self._ranged(workload, direction, other.end, keys, written) if wide else keys
+            relation[unit] = relation[unit] | found if unit in relation else found
         self._say_aliases(by_end, direction, written)
         if direction is Direction.INGRESS and any(isinstance(other.end, Nodes) for other in by_end):
             written.findings.append(notes.nodes_as_source(workload))
@@ -237,20 +237,20 @@ class DirectionWriter:
                 for network in seen[name].networks
             ]
 
-    def _ports(self, link: Link, other: LinkEnd, direction: Direction) -> set[int]:
+    def _ports(self, link: Link, other: LinkEnd, direction: Direction) -> frozenset[int]:
         """The ports of one row: the API server's by its endpoints (C25), DNS by both protocols (C08)."""
         if isinstance(other, ApiServer) and direction is Direction.EGRESS:
             return codes((backend.protocol, backend.port) for backend in self._peers.api_backends)
         if is_dns_over(link, Protocol.UDP) and self._choices.get(replace(link, protocol=Protocol.TCP)) is not _EXCLUDE:
             return codes((both, link.port) for both in BOTH)
-        return {code(link.protocol, link.port)}
+        return one(code(link.protocol, link.port))
 
     def _ranged(
-        self, workload: Workload, direction: Direction, other: LinkEnd, keys: set[int], written: Written
-    ) -> set[int]:
+        self, workload: Workload, direction: Direction, other: LinkEnd, keys: frozenset[int], written: Written
+    ) -> frozenset[int]:
         """The ports seen, and whole ranges where a person consented; a finding where ports look dynamic."""
         src, dst = (workload, other) if direction is Direction.EGRESS else (other, workload)
-        found = set(keys)
+        found = keys
         consented: list[PortRange] = []
         for consent in self._decisions.port_ranges:
             if (consent.src, consent.dst) == (src, dst):
@@ -338,7 +338,8 @@ class DirectionWriter:
         for ip, keys in self._dns.addresses:
             relation[self._peers.address(ip_network(ip))] = codes(keys)
         for ip in self._dns.caches:
-            relation.setdefault(self._peers.address(ip_network(ip)), set()).update(codes(self._dns.cache_ports))
+            unit = self._peers.address(ip_network(ip))
+            relation[unit] = relation.get(unit, frozenset()) | codes(self._dns.cache_ports)
         if self._dns.on_nodes and self._peers.nodes is not None:
             relation[self._peers.nodes] = codes(self._dns.on_nodes)
         return relation

@@ -4,7 +4,7 @@ Enters: a link end. Leaves: EndFacts, on which the rows of its two directions ar
 identity: there is one for each end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aggregator.model.cluster import ClusterSnapshot
@@ -104,10 +104,20 @@ class Facts:
             found = self._known[end] = self._made(end)
         return found
 
-    def of_rows(self, rows: Iterable[ObservedLink]) -> list[tuple[EndFacts, EndFacts]]:
-        """Both ends of every row."""
-        known, made = self._known.get, self.of
-        return [(known(row.link.src) or made(row.link.src), known(row.link.dst) or made(row.link.dst)) for row in rows]
+    def of_rows(self, rows: Sequence[ObservedLink]) -> list[tuple[EndFacts, EndFacts]]:
+        """Both ends of every row. By identity first: ends are often the same objects, and their hash is dear."""
+        by_id: dict[int, EndFacts] = {}
+        found: list[tuple[EndFacts, EndFacts]] = []
+        for row in rows:
+            src, dst = row.link.src, row.link.dst
+            src_facts = by_id.get(id(src))
+            if src_facts is None:
+                src_facts = by_id[id(src)] = self.of(src)
+            dst_facts = by_id.get(id(dst))
+            if dst_facts is None:
+                dst_facts = by_id[id(dst)] = self.of(dst)
+            found.append((src_facts, dst_facts))
+        return found
 
     def number(self) -> None:
         """Rank the ends by their canonical keys."""

@@ -5,7 +5,9 @@ gives equal output, whatever its order; a direction in which nothing was seen is
 written that would select or admit more than its rows, except what is returned as synthesised or as a Widening.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Choice, Decisions, GeneralRule
@@ -46,7 +48,22 @@ def generate(
     links: Iterable[ObservedLink], decisions: Decisions, cluster: ClusterSnapshot, settings: Settings
 ) -> Generation:
     """One proposal for each workload that was seen or that a person decided about."""
-    return _Generator(list(links), decisions, cluster, settings).run()
+    with _collector_paused():
+        return _Generator(list(links), decisions, cluster, settings).run()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hundreds of thousands of objects are made here and all of them stay: looking for garbage among them, over and
+    over, was a third of the time.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class _Generator:
@@ -236,7 +253,7 @@ def _allows_broadly(own: EndFacts, direction: Direction, other: EndFacts) -> boo
             return False
 
 
-def _merged(rows: Sequence[ObservedLink], facts: Facts) -> list[Row]:
+def _merged(rows: Sequence[ObservedLink], facts: Facts) -> Iterator[Row]:
     """Each link once, in the one order; where one comes twice, the established one with more connections stays."""
     ends = facts.of_rows(rows)
     facts.number()
@@ -245,16 +262,13 @@ def _merged(rows: Sequence[ObservedLink], facts: Facts) -> list[Row]:
         for number, (row, (src, dst)) in enumerate(zip(rows, ends, strict=True))
     ]
     keyed.sort()
-    found: list[Row] = []
-    before: tuple[int, int, int] | None = None
-    for src, dst, port, number in keyed:
-        row = rows[number]
-        if (src, dst, port) != before:
-            found.append((row, *ends[number]))
-            before = (src, dst, port)
-        elif _weight(row) > _weight(found[-1][0]):
-            found[-1] = (row, *ends[number])
-    return found
+    best = -1
+    for at, (src, dst, port, number) in enumerate(keyed):
+        if best < 0 or _weight(rows[number]) > _weight(rows[best]):
+            best = number
+        if at + 1 == len(keyed) or keyed[at + 1][:3] != (src, dst, port):
+            yield rows[best], *ends[best]
+            best = -1
 
 
 def _weight(row: ObservedLink) -> tuple[bool, bool, bool, int, str]:

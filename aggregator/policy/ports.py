@@ -6,6 +6,7 @@ entries cover exactly the pairs.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from aggregator.model.networkpolicy import PolicyPort
 from aggregator.model.protocol import Protocol
@@ -33,8 +34,14 @@ def code(protocol: Protocol, port: int) -> int:
     return port if protocol is Protocol.TCP else _RANK[protocol] << 16 | port
 
 
-def codes(keys: Iterable[PortKey]) -> set[int]:
-    return {code(protocol, port) for protocol, port in keys}
+def codes(keys: Iterable[PortKey]) -> frozenset[int]:
+    return frozenset(code(protocol, port) for protocol, port in keys)
+
+
+@lru_cache(maxsize=1 << 18)
+def one(number: int) -> frozenset[int]:
+    """The set of one code, always the same object: relations are made of hundreds of thousands of these."""
+    return frozenset((number,))
 
 
 def port_order(key: PortKey) -> tuple[int, int]:
@@ -62,7 +69,8 @@ def _range(first: int, last: int) -> PortRange:
     return PortRange(protocol=_PROTOCOLS[first >> 16], first=first & 0xFFFF, last=last & 0xFFFF)
 
 
-def compact(numbers: Iterable[int]) -> tuple[PolicyPort, ...]:
+@lru_cache(maxsize=4096)
+def compact(numbers: frozenset[int]) -> tuple[PolicyPort, ...]:
     """PolicyPorts that cover exactly these codes: endPort where every number of the range is there."""
     ports: list[PolicyPort] = []
     for run in runs(numbers):
