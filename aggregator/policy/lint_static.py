@@ -5,7 +5,7 @@ AND/OR dash.
 """
 
 from collections.abc import Iterator
-from ipaddress import collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
@@ -154,11 +154,7 @@ def _inside(cidr: IPNetwork, networks: tuple[IPNetwork, ...], name: str) -> str:
 
 def contains(outer: IPNetwork, inner: IPNetwork) -> bool:
     """Whether every address of `inner` is one of `outer`."""
-    return (
-        outer.version == inner.version
-        and outer.network_address <= inner.network_address
-        and inner.broadcast_address <= outer.broadcast_address
-    )
+    return outer.version == inner.version and inner.network_address in outer and inner.broadcast_address in outer
 
 
 def _mergeable(policy: NetworkPolicy, direction: Direction) -> Iterator[Finding]:
@@ -167,15 +163,15 @@ def _mergeable(policy: NetworkPolicy, direction: Direction) -> Iterator[Finding]
         networks = [p.cidr for p in rule.peers if isinstance(p, IPBlock) and not p.excepts]
         by_ports.setdefault(rule.ports, []).extend(networks)
     for networks in by_ports.values():
-        for version in (4, 6):
-            family = [n for n in networks if n.version == version]
-            for merged in collapse_addresses(family):
-                parts = [n for n in family if contains(merged, n)]
-                if merged not in parts:
-                    yield Finding(
-                        code=Code.MERGEABLE_CIDRS,
-                        severity=Severity.INFO,
-                        subject=f"{policy}:{direction.value.lower()}:{merged}",
-                        message=f"{', '.join(map(str, parts))} are together {merged}",
-                        way_out=f"write {merged}",
-                    )
+        v4 = collapse_addresses([n for n in networks if isinstance(n, IPv4Network)])
+        v6 = collapse_addresses([n for n in networks if isinstance(n, IPv6Network)])
+        for merged in (*v4, *v6):
+            parts = [n for n in networks if contains(merged, n)]
+            if merged not in parts:
+                yield Finding(
+                    code=Code.MERGEABLE_CIDRS,
+                    severity=Severity.INFO,
+                    subject=f"{policy}:{direction.value.lower()}:{merged}",
+                    message=f"{', '.join(map(str, parts))} are together {merged}",
+                    way_out=f"write {merged}",
+                )
