@@ -165,7 +165,8 @@ def _mergeable(policy: NetworkPolicy, direction: Direction) -> Iterator[Finding]
     for networks in by_ports.values():
         v4 = collapse_addresses([n for n in networks if isinstance(n, IPv4Network)])
         v6 = collapse_addresses([n for n in networks if isinstance(n, IPv6Network)])
-        for merged in (*v4, *v6):
+        together: list[IPNetwork] = [*v4, *v6]
+        for merged in together:
             parts = [n for n in networks if contains(merged, n)]
             if merged not in parts:
                 yield Finding(
