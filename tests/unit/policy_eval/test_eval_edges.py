@@ -276,3 +276,32 @@ def test_an_end_that_was_not_compiled_in_is_refused():
     compiled = compile_policies([], ClusterSnapshot(pods=some_pods(1)))
     with pytest.raises(KeyError):
         compiled.number(NodeEndpoint(node=Node(name="n"), ip=ip_address("192.0.2.1")))
+
+
+def test_a_policy_added_changed_and_taken_away():
+    cluster = ClusterSnapshot(pods=some_pods(4))
+    ends = [PodEndpoint(pod=pod, ip=pod.ips[0]) for pod in cluster.pods]
+    isolates = NetworkPolicy(namespace="x", name="p", policy_types=(Direction.INGRESS,))
+    opens = replace(isolates, ingress=(Rule(ports=(PolicyPort(port=8443),)),))
+    first = compile_policies([], cluster)
+    second = first.with_policy(isolates)
+    third = second.with_policy(opens)
+    last = third.without_policy(opens)
+
+    def verdicts(compiled):
+        return [compiled.verdict(ends[0], ends[1], Protocol.TCP, port) for port in (80, 8443)]
+
+    assert verdicts(first) == verdicts(last) == [Verdict.ALLOWED, Verdict.ALLOWED]
+    assert verdicts(second) == [Verdict.DENIED, Verdict.DENIED]
+    assert verdicts(third) == [Verdict.DENIED, Verdict.ALLOWED]
+    assert [len(compiled.policies) for compiled in (first, second, third, last)] == [0, 1, 1, 0]
+
+
+def test_two_addresses_of_one_pod_are_one_pod():
+    scenario = scenario_of(PAGE)
+    pod = scenario.end("x/both")
+    ends = [PodEndpoint(pod=pod, ip=ip) for ip in pod.ips]
+    deny = NetworkPolicy(namespace="x", name="d", policy_types=tuple(Direction))
+    connection = Connection(src=ends[0], dst=ends[1], protocol=Protocol.TCP, port=80)
+    assert evaluate([deny], scenario.cluster, connection).egress.outcome is DirectionOutcome.SELF
+    assert compile_policies([deny], scenario.cluster).verdict(*ends, Protocol.TCP, 80) is Verdict.ALLOWED

@@ -206,6 +206,20 @@ def test_a_host_network_pod_is_its_node():
         assert compiled.verdict(connection.src, connection.dst, Protocol.TCP, 80) is verdict
 
 
+def test_a_host_network_pod_whose_node_nobody_knows_is_no_node_by_label():
+    nowhere = {"namespace": "y", "name": "nowhere", "hostNetwork": True}
+    page = WORLD | {
+        "pods": [*WORLD["pods"], nowhere],
+        "policies": [anp(egress=[rule("Deny", [{"nodes": {}}])])],
+        "expectations": [{"from": "x/a", "to": "y/nowhere", "port": 80, "allowed": True}],
+    }
+    scenario = scenario_of(page)
+    connection = scenario.connection(scenario.expectations[0].traffic)
+    assert evaluate(scenario.policies, scenario.cluster, connection).verdict is Verdict.ALLOWED
+    compiled = compile_policies(scenario.policies, scenario.cluster)
+    assert compiled.verdict(connection.src, connection.dst, Protocol.TCP, 80) is Verdict.ALLOWED
+
+
 def test_domain_names_are_known_to_the_resolver_alone():
     named, world = [{"domainNames": ["example.org"]}], [{"networks": ["0.0.0.0/0"]}]
     said = judged(anp(egress=[rule("Allow", named), rule("Deny", world)]), dst="ip:203.0.113.1")
