@@ -294,6 +294,11 @@ def test_an_address_of_the_pod_network_that_nobody_has_may_be_any_pod():
     said = evaluate(scenario.policies, scenario.cluster, connection)
     assert said.egress.outcome is said.ingress.outcome is DirectionOutcome.UNKNOWN
     assert "no known pod has 10.9.9.9" in said.egress.cause
+    compiled = compile_policies(scenario.policies, scenario.cluster, others=[connection.dst])
+    assert compiled.verdict(connection.src, connection.dst, Protocol.TCP, 80) is Verdict.UNKNOWN
+    open_to_all = compile_policies([], scenario.cluster, others=[connection.dst])
+    assert open_to_all.verdict(connection.src, connection.dst, Protocol.TCP, 80) is Verdict.UNKNOWN
+    assert open_to_all.verdict(connection.dst, connection.dst, Protocol.TCP, 80) is Verdict.ALLOWED
 
 
 def test_a_plug_in_without_admin_policies_ignores_them():
