@@ -15,4 +15,3 @@ static inline u64 *udp_directions_get(struct udp_key *k) { return udp_directions
 static inline void udp_directions_put(struct udp_key *k, u64 *v) { udp_directions.update(k, v); }
 static inline struct peer *udp_peers_get(u64 *k) { return udp_peers.lookup(k); }
 static inline void udp_peers_put(u64 *k, struct peer *v) { udp_peers.update(k, v); }
-static inline void udp_peers_del(u64 *k) { udp_peers.delete(k); }

@@ -72,7 +72,8 @@ struct sighting {
 struct peer {
 	u8 remote[16];
 	u16 port;
-	u16 zero[3];
+	u16 waiting; /* 0 = taken; the entry stays, because writing in place costs a third of a delete and an update */
+	u16 zero[2];
 };
 
 /* Both ends of a socket. */
@@ -392,15 +393,20 @@ static __always_inline void on_tcp_established(void *sk, int from)
 		event.direction = DIRECTION_EGRESS;
 		event.port = t.remote_port;
 	}
-	__builtin_memset(&fresh, 0, sizeof(fresh));
-	fresh.since_ns = bpf_ktime_get_boot_ns();
-	fresh.cgroup_id = actor.cgroup_id;
-	fresh.pid = actor.pid;
-	fresh.port = event.port;
-	fresh.direction = event.direction;
-	fresh.established = 1;
-	__builtin_memcpy(fresh.process, actor.process, PROCESS_BYTES);
-	connections_put(&key, &fresh);
+	if (known && event.direction == DIRECTION_EGRESS) {
+		known->since_ns = bpf_ktime_get_boot_ns();
+		known->established = 1;
+	} else {
+		__builtin_memset(&fresh, 0, sizeof(fresh));
+		fresh.since_ns = bpf_ktime_get_boot_ns();
+		fresh.cgroup_id = actor.cgroup_id;
+		fresh.pid = actor.pid;
+		fresh.port = event.port;
+		fresh.direction = event.direction;
+		fresh.established = 1;
+		__builtin_memcpy(fresh.process, actor.process, PROCESS_BYTES);
+		connections_put(&key, &fresh);
+	}
 	account(&t, &actor, &event);
 }
 
@@ -455,6 +461,8 @@ static __always_inline void on_tcp_close(void *sk, int from)
 static __always_inline int on_tcp_state(void *sk, int from, int to)
 {
 	u16 protocol = 0;
+	if (to != TCP_ESTABLISHED && to != TCP_CLOSE && to != TCP_LISTEN && to != TCP_SYN_SENT)
+		return 0;
 	READ_PROTOCOL(protocol, sk);
 	if (protocol != PROTOCOL_TCP)
 		return 0;
@@ -694,10 +702,19 @@ KPROBE(skb_consume_udp)
 static __always_inline void remember_peer(const u8 *remote, u32 port)
 {
 	struct peer peer;
+	struct peer *known;
 	u64 task = bpf_get_current_pid_tgid();
+	known = udp_peers_get(&task);
+	if (known) {
+		__builtin_memcpy(known->remote, remote, 16);
+		known->port = swap16((u16)port);
+		known->waiting = 1;
+		return;
+	}
 	__builtin_memset(&peer, 0, sizeof(peer));
 	__builtin_memcpy(peer.remote, remote, 16);
 	peer.port = swap16((u16)port);
+	peer.waiting = 1;
 	udp_peers_put(&task, &peer);
 }
 
@@ -752,10 +769,10 @@ static __always_inline int on_length(void *sk, int bytes, int peeks, int sends)
 	read_tuple(sk, &t);
 	task = bpf_get_current_pid_tgid();
 	peer = udp_peers_get(&task);
-	if (peer) {
+	if (peer && peer->waiting) {
 		__builtin_memcpy(t.remote, peer->remote, 16);
 		t.remote_port = peer->port;
-		udp_peers_del(&task);
+		peer->waiting = 0;
 	}
 	if (bytes < 0 || peeks)
 		return 0;

@@ -1,0 +1,277 @@
+"""What the agent costs the node it watches: time in the hooks, latency of requests, resident memory."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config import AgentConfig
+from agent.identity.cgroups import find_hierarchy
+from agent.kernel import bpf
+from agent.kernel.backends import BackendName
+from agent.kernel.capture import Capture, CaptureRequest, open_capture
+from agent.kernel.headers import CgroupSource
+from bench.report import Bar, Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONNECTIONS, DATAGRAMS = 3_000, 30_000
+ROUNDS, REQUESTS = 10, 1_500
+FLOWS = 100_000
+MIB = 1 << 20
+_CLONE_NEWNET = 0x40000000
+
+
+def attach() -> Capture:
+    config = AgentConfig()
+    hierarchy = find_hierarchy(config.cgroup_root, proc=config.proc_root)
+    return open_capture(
+        CaptureRequest(
+            backend=BackendName.AUTO,
+            cgroups=CgroupSource(hierarchy_id=hierarchy.hierarchy_id, subsystem=hierarchy.subsystem),
+            cgroup_v2_root=str(hierarchy.v2_root) if hierarchy.v2_root else None,
+            flow_entries=65_536,
+        )
+    )
+
+
+def connections(count: int) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        address = listener.getsockname()
+        for _ in range(count):
+            with socket.create_connection(address) as caller:
+                accepted, _peer = listener.accept()
+                accepted.close()
+                caller.recv(1)
+
+
+def datagrams(count: int) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller,
+    ):
+        sink.bind(("127.0.0.1", 0))
+        for _ in range(count):
+            caller.sendto(b"x" * 64, sink.getsockname())
+
+
+def wall_ns(work: Callable[[int], None], count: int) -> float:
+    began = time.perf_counter_ns()
+    work(count)
+    return (time.perf_counter_ns() - began) / count
+
+
+def hooks() -> list[Figure]:
+    plain = [min(wall_ns(work, count) for _ in range(3)) for work, count in _LOADS]
+    figures = []
+    capture = attach()
+    stats = bpf.enable_stats()
+    try:
+        for (work, count), alone_ns, what in zip(_LOADS, plain, ("connect+accept+close", "UDP send"), strict=True):
+            spent = []
+            for _ in range(3):
+                before = sum(program.run_time_ns for program in capture.programs().values())
+                work(count)
+                spent.append((sum(program.run_time_ns for program in capture.programs().values()) - before) / count)
+            figures.append(
+                Figure(
+                    figure=f"hooks: time added to one {what}, both ends ({capture.backend.name})",
+                    value=min(spent),
+                    unit="ns",
+                    against=f"without the agent {alone_ns:,.0f} ns",
+                    ratio=min(spent) / alone_ns,
+                )
+            )
+    finally:
+        os.close(stats)
+        capture.close()
+    return figures
+
+
+_LOADS = ((connections, CONNECTIONS), (datagrams, DATAGRAMS))
+
+
+def latency() -> list[Figure]:
+    """A request each on a connection of its own, with and without the agent, by turns."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        address = listener.getsockname()
+        server = os.fork()
+        if server == 0:
+            _answer(listener)
+        try:
+            _requests(address, 200)
+            without: list[float] = []
+            attached: list[float] = []
+            pairs = []
+            for _ in range(ROUNDS):
+                off = _requests(address, REQUESTS)
+                with closing(attach()):
+                    on = _requests(address, REQUESTS)
+                without += off
+                attached += on
+                pairs.append((_percentile(on, 99) / _percentile(off, 99), sum(off) / sum(on)))
+        finally:
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+    figures = [
+        Figure(
+            figure=f"request loop, a connection each: p{percent} with the agent",
+            value=_percentile(attached, percent) / 1000,
+            unit="us",
+            against=f"without {_percentile(without, percent) / 1000:.1f} us, {ROUNDS} turns each; ratio by median turn",
+            ratio=ratio,
+            bar=bar,
+        )
+        for percent, ratio, bar in (
+            (50, _percentile(attached, 50) / _percentile(without, 50), None),
+            (99, statistics.median(pair[0] for pair in pairs), Bar(comparison="<=", limit=1.05, of="ratio")),
+        )
+    ]
+    figures.append(
+        Figure(
+            figure="request loop, a connection each: throughput with the agent",
+            value=1e9 / statistics.mean(attached),
+            unit="requests/s",
+            against=f"without {1e9 / statistics.mean(without):,.0f} requests/s; ratio by median turn",
+            ratio=statistics.median(pair[1] for pair in pairs),
+            bar=Bar(comparison=">=", limit=0.97, of="ratio"),
+        )
+    )
+    return figures
+
+
+def _answer(listener: socket.socket) -> None:
+    body = b"x" * 1024
+    while True:
+        with suppress(OSError):
+            connection, _peer = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(body)
+
+
+def _requests(address: tuple[str, int], count: int) -> list[float]:
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter_ns()
+        with socket.create_connection(address) as caller:
+            caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            while caller.recv(4096):
+                pass
+        taken.append(time.perf_counter_ns() - began)
+    return taken
+
+
+def _percentile(samples: list[float], percent: int) -> float:
+    return sorted(samples)[min(len(samples) - 1, len(samples) * percent // 100)]
+
+
+def memory() -> list[Figure]:
+    """The agent as a process, first idle, then after draining 100,000 flows of one pod."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = ["--plaintext", "--server", "127.0.0.1:1", "--http-listen", listen, "--flow-entries", str(131_072)]
+    arguments += ["--drain-interval-seconds", "2", "--pin-directory", "/nonexistent/wattle"]
+    agent = subprocess.Popen([sys.executable, "-m", "agent", *arguments], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(lambda: _metric(listen, "wattle_agent_drain_alive_seconds") > 0)
+        start = _resident(agent.pid)
+        drained = _metric(listen, "wattle_agent_flow_records_total")
+        many_flows()
+        _wait_for(lambda: _metric(listen, "wattle_agent_flow_records_total") >= drained + FLOWS)
+        busy, peak = _resident(agent.pid), _resident(agent.pid, "VmHWM")
+        mapped = Path(f"/proc/{agent.pid}/maps").read_text(encoding="utf-8")
+        compilers = sum(name in mapped for name in ("libbcc", "libLLVM", "libclang"))
+    finally:
+        agent.terminate()
+        agent.wait()
+    return [
+        Figure(
+            figure="memory: agent resident after start",
+            value=start,
+            unit="MiB",
+            against="NetObserv's limit 800 MiB",
+            bar=Bar(comparison="<=", limit=64),
+        ),
+        Figure(
+            figure=f"memory: agent resident after an interval of {FLOWS} flows",
+            value=max(busy, peak),
+            unit="MiB",
+            against=f"after start {start:.1f} MiB; the peak of both",
+            ratio=max(busy, peak) / start,
+            bar=Bar(comparison="<=", limit=128),
+        ),
+        Figure(
+            figure="memory: compiler libraries mapped by the agent",
+            value=float(compilers),
+            unit="libraries",
+            against="bcc maps 3",
+            bar=Bar(comparison="<=", limit=0),
+        ),
+    ]
+
+
+def many_flows() -> None:
+    """From a kubelet-shaped group and a network namespace of its own, to addresses where nobody is."""
+    config = AgentConfig()
+    root = find_hierarchy(config.cgroup_root, proc=config.proc_root).root / f"wattle-bench-{os.getpid()}"
+    group = root / "kubepods" / "pod8a3f6c1e-1b2c-4d5e-8f90-112233445566" / ("b" * 64)
+    group.mkdir(parents=True)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            (group / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+            ctypes.CDLL(None).unshare(_CLONE_NEWNET)
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            subprocess.run(["ip", "addr", "add", "10.250.0.1/16", "dev", "lo"], check=True)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+                for number in range(FLOWS):
+                    caller.sendto(b"x", (f"10.250.1.{1 + number % 200}", 1 + number // 200))
+            status = 0
+        finally:
+            os._exit(status)
+    _pid, status = os.waitpid(child, 0)
+    for directory in (group, group.parent, group.parent.parent, root):
+        directory.rmdir()
+    if status:
+        raise RuntimeError("the process that makes flows failed")
+
+
+def _resident(pid: int, line: str = "VmRSS") -> float:
+    found = re.search(rf"^{line}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"), re.MULTILINE)
+    return int(found[1]) * 1024 / MIB if found else 0.0
+
+
+def _metric(listen: str, name: str) -> float:
+    try:
+        with urllib.request.urlopen(f"http://{listen}/metrics", timeout=5) as page:
+            found = re.search(rf"^{name} ([0-9.e+]+)$", page.read().decode(), re.MULTILINE)
+    except OSError:
+        return -1.0
+    return float(found[1]) if found else -1.0
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the agent did not get there")
+        time.sleep(0.1)
+
+
+def figures() -> list[Figure]:
+    return [*hooks(), *latency(), *memory()]
