@@ -8,7 +8,7 @@ backend; EndpointSlices win over the older Endpoints, which mirror them.
 from collections.abc import Iterable, Iterator
 
 from aggregator.cluster.history import SKEW_SECONDS, History, ServiceKey
-from aggregator.cluster.reduce import FOREVER, ServiceFacts, SliceFacts
+from aggregator.cluster.reduce import FOREVER, NEVER, ServiceFacts, SliceFacts
 from aggregator.model.cluster import Pod, Service, ServiceBackend, ServicePort
 
 ObjectKey = tuple[str, str]  # (namespace, name)
@@ -30,9 +30,12 @@ class Services:
         if before is not None and before.uid != facts.uid:
             self.remove(key, at=at)
         self.facts[key] = facts
-        changed = self._history.see_service(
-            key_of(facts), (*facts.cluster_ips, *facts.external_ips), since=facts.since, until=FOREVER
-        )
+        ips = (*facts.cluster_ips, *facts.external_ips)
+        since = facts.since if facts.since > NEVER else min(confirmed, at)
+        changed = self._history.see_service(key_of(facts), ips, since=since, until=FOREVER)
+        if before is not None:
+            for ip in {*before.cluster_ips, *before.external_ips} - {*ips}:
+                changed |= self._history.service_ips[ip].end(key_of(before), at + SKEW_SECONDS)
         return self.refresh(key, confirmed=confirmed, at=at) or changed
 
     def remove(self, key: ObjectKey, *, at: float) -> bool:

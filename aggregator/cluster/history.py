@@ -49,11 +49,25 @@ class Timeline(Generic[K]):
         self.spans: list[Span[K]] = []
 
     def add(self, key: K, since: float, until: float, sure: float = FOREVER) -> bool:
+        """`key` may have had it from `since` to `until`. A time after it was known to end is another time (a node that
+        came back under its name).
+        """
+        found = [s for s in self.spans if s.key == key and s.since <= until and since <= s.until]
+        if not found:
+            self.spans.append(Span(key, since, until, sure))
+            return True
+        changed = False
+        for span in found:
+            changed |= span.narrow(since, until, sure)
+        return changed
+
+    def end(self, key: K, until: float) -> bool:
+        """`key` has had it until `until` at the latest."""
+        changed = False
         for span in self.spans:
-            if span.key == key:
-                return span.narrow(since, until, sure)
-        self.spans.append(Span(key, since, until, sure))
-        return True
+            if span.key == key and span.since <= until:
+                changed |= span.narrow(NEVER, until, FOREVER)
+        return changed
 
     def surely(self, key: K, moment: float) -> bool:
         """It had it at `moment` unless it had let go by then: it had been seen with it before."""
@@ -199,7 +213,7 @@ class History:
     def lose_address(self, key: str, ip: IPAddress, until: float) -> bool:
         """A pod that goes on has another address since `until` at the latest."""
         timeline = self.pod_ips.get(ip)
-        changed = timeline is not None and timeline.add(key, NEVER, until)
+        changed = timeline is not None and timeline.end(key, until)
         if changed:
             self.changed_pods.add(key)
         return changed
@@ -210,7 +224,7 @@ class History:
         self.pod_ends[key] = min(until, self.pod_ends.get(key, FOREVER))
         for ip in ips:
             if ip in self.pod_ips:
-                self.pod_ips[ip].add(key, NEVER, until)
+                self.pod_ips[ip].end(key, until)
 
     def see_node(self, node: Node, *, since: float, until: float = FOREVER) -> bool:
         changed = False
@@ -221,7 +235,7 @@ class History:
     def end_node(self, node: Node, *, until: float) -> None:
         for ip in node.addresses:
             if ip in self.node_ips:
-                self.node_ips[ip].add(node.name, NEVER, until)
+                self.node_ips[ip].end(node.name, until)
 
     def see_service(self, key: ServiceKey, ips: Iterable[IPAddress], *, since: float, until: float) -> bool:
         changed = False

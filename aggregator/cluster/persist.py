@@ -111,7 +111,9 @@ def episodes_of(history: History, cluster: str, pods: Iterable[str]) -> Iterator
     for ip, nodes in history.node_ips.items():
         for node in nodes.spans:
             one = [(str(ip), node.since, node.until)]
-            yield _episode(cluster, f"node/{node.key}/{ip}", one, node.until, {"name": node.key})
+            yield _episode(
+                cluster, f"node/{node.key}/{ip}/{max(0.0, node.since):.0f}", one, node.until, {"name": node.key}
+            )
     vips: dict[ServiceKey, list[tuple[str, float, float]]] = {}
     for ip, services in history.service_ips.items():
         for service in services.spans:

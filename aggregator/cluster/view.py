@@ -215,7 +215,7 @@ class ClusterView:
         if before is not None and before.ips and not facts.ips:
             facts = facts._replace(ips=before.ips)  # a pod that ends may lose its address in the object
         until = min(facts.until, at) + SKEW_SECONDS if facts.ended else FOREVER
-        since = facts.since if facts.since > NEVER or not self.pods else self.confirmed
+        since = facts.since if facts.since > NEVER else min(self.confirmed, at)
         workload = self.owners.top(facts)
         if workload is None:
             self.owners.wait(key, facts)
@@ -301,11 +301,12 @@ class ClusterView:
         if before is not None:
             lost = set(before.node.addresses) - set(facts.node.addresses)
             for ip in lost & self.history.node_ips.keys():
-                self.history.node_ips[ip].add(facts.node.name, NEVER, at + SKEW_SECONDS)
+                self.history.node_ips[ip].end(facts.node.name, at + SKEW_SECONDS)
         if before != facts:
             self.cidr_inputs += 1
             self._put(self.nodes, facts.node.name, facts)
-        self.history.see_node(facts.node, since=facts.since)
+        since = facts.since if facts.since > NEVER else min(self.confirmed, at)
+        self.history.see_node(facts.node, since=since)
 
     # ---- what goes out ----------------------------------------------------------------------------------------------
 

@@ -353,3 +353,39 @@ def test_a_pod_without_a_name_is_found_by_its_address_on_its_node() -> None:
     where = shop()
     assert link(resolve(where, flow("10.244.2.6", pod_uid="")))[0] == workload("web")
     assert isinstance(resolve(where, flow("10.244.2.6", pod_uid="", node="node-2")), NotYet)
+
+
+def test_a_node_that_comes_back_under_its_name_is_itself_again() -> None:
+    where = shop()
+    where.remove("Node", "", "node-2", at=NOON.timestamp())
+    assert isinstance(resolve(where, flow("192.168.0.2"), NOON + timedelta(minutes=5)), Resolved | NotYet)
+    back = objects.node("node-2", "192.168.0.2", "10.244.2.0/24")
+    back["metadata"]["creationTimestamp"] = (NOON + timedelta(minutes=10)).isoformat()
+    where.apply("Node", back, at=NOON.timestamp() + 601)
+    assert link(resolve(where, flow("192.168.0.2"), NOON + timedelta(minutes=20)))[1] == Nodes(cluster="c")
+    between = resolve(where, flow("192.168.0.2"), NOON + timedelta(minutes=5))
+    assert link(between)[1] == Address(cluster="c", ip=ip_address("192.168.0.2"))
+
+
+def test_an_address_that_a_service_gave_up_is_anothers() -> None:
+    taken = objects.service("two", ip="10.96.0.15", ports=[HTTP], externalIPs=["203.0.113.50"])
+    taken["metadata"]["creationTimestamp"] = "2026-01-01T12:01:00Z"
+    where = shop(
+        objects.service("one", ip="10.96.0.14", ports=[HTTP], externalIPs=["203.0.113.50"]),
+        objects.endpoint_slice("one", HTTP_BEHIND, ["10.244.2.6"]),
+    )
+    where.apply("Service", objects.service("one", ip="10.96.0.14", ports=[HTTP]), at=NOON.timestamp())
+    where.apply("Service", taken, at=NOON.timestamp() + 60)
+    where.apply("EndpointSlice", objects.endpoint_slice("two", HTTP_BEHIND, ["10.244.1.5"]), at=NOON.timestamp() + 60)
+    assert resolve(where, flow("203.0.113.50", 80), NOON - timedelta(seconds=5)).service == "shop/one:80"
+    assert resolve(where, flow("203.0.113.50", 80), NOON + timedelta(minutes=5)).service == "shop/two:80"
+
+
+def test_a_service_that_is_made_anew_under_its_name_is_the_new_one() -> None:
+    where = shop()
+    where.remove("Service", "shop", "api", at=NOON.timestamp())
+    new = objects.service("api", ip="10.96.0.10", ports=[HTTP], created="2026-01-01T12:10:00Z")
+    new["metadata"]["uid"] = "uid-new"
+    where.apply("Service", new, at=NOON.timestamp() + 601)
+    assert link(resolve(where, flow("10.96.0.10", 80), NOON - timedelta(seconds=9)))[1] == workload("api")
+    assert link(resolve(where, flow("10.96.0.10", 80), NOON + timedelta(minutes=20)))[1] == workload("api")
