@@ -37,6 +37,7 @@ from aggregator.store import Store, migrate, open_store
 from aggregator.store.decisions import DecisionLog
 from aggregator.store.installation import masking_key
 from aggregator.store.sightings import days_seen
+from aggregator.store.sign_offs import SignOffs
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
             store=store,
             view=source,
             decisions=DecisionLog(store.engine),
+            sign_offs=SignOffs(store.engine),
             clock=lambda: datetime.now(tz=UTC),
             profile=settings.profile,
             masking_key=masking_key(store.engine),

@@ -122,6 +122,16 @@ class FreezeBody(Body):
     frozen: bool
 
 
+class SubmitBody(Body):
+    """Why the proposal is submitted."""
+
+
+class ApproveBody(Body):
+    """Exactly the YAML of this digest is approved."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 class UndoBody(Body):
     """Why it is taken back."""
 

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
-from aggregator.api import decision_routes, policy_routes, preview_routes, review_routes
+from aggregator.api import decision_routes, policy_routes, preview_routes, review_routes, signing_routes
 from aggregator.api.asking import Authenticator
 from aggregator.api.limits import Buckets, Limits, Rate
 from aggregator.api.problems import Problem, install_problems
@@ -66,9 +66,16 @@ def create_api(
     )
     api.state.review = review
     api.state.deciding = review.deciding
+    api.state.signing = review.signing
     api.state.authenticator = authenticator
     install_problems(api)
-    for routes in (review_routes.routes, policy_routes.routes, preview_routes.routes, decision_routes.routes):
+    for routes in (
+        review_routes.routes,
+        policy_routes.routes,
+        preview_routes.routes,
+        decision_routes.routes,
+        signing_routes.routes,
+    ):
         api.include_router(routes, prefix=PREFIX)
     _add_operations(api, ready, registry)
     api.add_middleware(Limits, buckets=Buckets(rate or Rate(), clock))

@@ -35,6 +35,7 @@ from aggregator.services.proposals import proposal_view, proved
 from aggregator.services.question import SERVICE_KIND, LinkStore, Question, Rows, View, WorkloadRef
 from aggregator.services.said_views import BaselineView
 from aggregator.services.sight import Sight
+from aggregator.services.signing import Signing
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, status_view
 from aggregator.services.tables import link_rows, rows_by_id
@@ -42,6 +43,7 @@ from aggregator.services.views import AddressRow, AgentView, FindingView, LinkRo
 from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog
+from aggregator.store.sign_offs import SignOffs
 
 
 def _never(_workload: Workload) -> Mapping[int, int]:
@@ -55,6 +57,7 @@ class Sources:
     store: LinkStore
     view: View
     decisions: DecisionLog
+    sign_offs: SignOffs
     clock: Callable[[], datetime]
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
@@ -81,6 +84,7 @@ class Review:
         self._sources = sources
         self._profile = profile_named(sources.profile)
         self.deciding = Deciding(sources.decisions, self.question)
+        self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
 
     def question(self, caller: Caller) -> Question:
         sources = self._sources

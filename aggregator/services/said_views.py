@@ -120,3 +120,18 @@ class BaselineView:
     criteria: list[CriterionView]
     frozen_links: int | None
     drift: list[DriftView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOffView:
+    """Whether the proposal of a scope is submitted and approved. `changed`: it is not what was submitted any more."""
+
+    scope: str
+    state: Literal["none", "submitted", "approved", "changed"]
+    current_digest: str
+    digest: str = ""
+    submitted_by: str = ""
+    submitted_at: datetime | None = None
+    reason: str = ""
+    approved_by: str = ""
+    approved_at: datetime | None = None

@@ -298,6 +298,21 @@ decision = Table(
     PrimaryKeyConstraint("cluster_id", "version"),
 )
 
+# The proposal of a scope that somebody submitted, by the digest of its YAML, and who approved it. One row a scope.
+sign_off = Table(
+    "sign_off",
+    metadata,
+    _cluster(),
+    Column("scope", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("submitted_by", Text, nullable=False),
+    _whole("submitted_ms"),
+    _word("reason"),
+    _word("approved_by"),
+    _counter("approved_ms"),
+    PrimaryKeyConstraint("cluster_id", "scope"),
+)
+
 # One value a name: when recording began, the last retention run.
 note = Table(
     "note",

@@ -43,7 +43,7 @@ from tests.integration.services.world import (
     shop_objects,
 )
 
-DOCUMENT: dict[str, Any] = create_api(SimpleNamespace(deciding=None), Tokens()).openapi()  # type: ignore[arg-type]
+DOCUMENT: dict[str, Any] = create_api(SimpleNamespace(deciding=None, signing=None), Tokens()).openapi()  # type: ignore[arg-type]
 OPERATIONS = [(method, path) for path, found in DOCUMENT["paths"].items() for method in found]
 VIEWER = {"Authorization": "Bearer viewer"}
 EDITOR = {"Authorization": "Bearer editor"}
@@ -148,6 +148,7 @@ def example_body(method: str, path: str) -> Any:
         "LinksBody": {"ids": [str(link_id(link(BOOKS, VAULT, 8200))), str(link_id(link(WEB, BOOKS, 7000)))]},
         "CidrBody": {"direction": "egress", "cidr": "203.0.113.0/28", "port": 443},
         "DefaultDenyBody": {"direction": "egress"},
+        "ApproveBody": {"digest": "0" * 64},
     }
     sample: dict[str, Any] = dict(samples.get(name, {}))
     for field in DOCUMENT["components"]["schemas"][name].get("required", ()):

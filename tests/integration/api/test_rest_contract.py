@@ -16,7 +16,7 @@ from aggregator.api.rest import PREFIX, create_api
 from tests.integration.api.tokens import UNLIMITED, Tokens
 from tests.integration.services.world import everything
 
-DOCUMENT: dict[str, Any] = create_api(SimpleNamespace(deciding=None), Tokens()).openapi()  # type: ignore[arg-type]
+DOCUMENT: dict[str, Any] = create_api(SimpleNamespace(deciding=None, signing=None), Tokens()).openapi()  # type: ignore[arg-type]
 CHECKS = [
     checks.not_a_server_error,
     checks.status_code_conformance,

@@ -197,7 +197,7 @@ def test_examples_are_true(view: Any, example: Any) -> None:
 
 def test_every_route_has_a_summary_a_tag_and_its_refusals() -> None:
     class Nothing:
-        deciding = None
+        deciding = signing = None
 
     document = create_api(Nothing(), Tokens()).openapi()  # type: ignore[arg-type]
     assert document["openapi"].startswith("3.1")

@@ -30,6 +30,7 @@ from aggregator.store.deltas import (
 from aggregator.store.keys import bucket_of, cluster_id_of, milliseconds
 from aggregator.store.migrate import migrate
 from aggregator.store.sightings import days_seen
+from aggregator.store.sign_offs import SignOffs
 from aggregator.store.store import Store, open_store
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -331,6 +332,7 @@ class World:
             store=self.store,
             view=self.source,
             decisions=self.decisions,
+            sign_offs=SignOffs(self.store.engine),
             clock=lambda: self.now,
             masking_key=b"a key of the tests",
             days_seen=lambda asked: days_seen(self.store.engine, asked),
