@@ -133,15 +133,13 @@ def _from_manifests(path: Path, documents: Iterable[_Document]) -> Offline:
 
 def _policy(obj: Mapping[str, Any], document: _Document, at: str) -> Policy | None:
     """The policy that an object is, None when it is something else."""
-    if (foreign := foreign_policy(obj)) is not None:
-        return foreign
-    if obj.get("kind") not in KINDS:
-        return None
     try:
-        return parse_any(obj)
+        if (foreign := foreign_policy(obj)) is not None:
+            return foreign
+        return parse_any(obj) if obj.get("kind") in KINDS else None
     except InputError as exc:
-        field = f"{at}.{exc.field}" if at else exc.field
-        raise InputError(exc.reason, file=document.file, document=document.number, field=field) from exc
+        field_ = ".".join(part for part in (at, exc.field) if part)
+        raise InputError(exc.reason, file=document.file, document=document.number, field=field_) from exc
 
 
 def _flattened(value: object, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -188,29 +188,42 @@ def test_a_time_beyond_the_calendar_is_refused(more: dict[str, Any], field: str)
                 "metadata": {"name": "p"},
                 "spec": {"endpointSelector": {"matchLabels": {"k8s:app": "x"}}, "ingress": [{}], "egress": [{}]},
             },
-            ForeignPolicy(kind="CiliumClusterwideNetworkPolicy", name="p"),
+            ForeignPolicy(
+                kind="CiliumClusterwideNetworkPolicy",
+                name="p",
+                pod_selector=LabelSelector(match_labels=(("app", "x"),)),
+            ),
         ),
         (
             {
                 "apiVersion": "projectcalico.org/v3",
                 "kind": "NetworkPolicy",
                 "metadata": {"name": "p", "namespace": "a"},
-                "spec": {"types": ["Ingress"]},
+                "spec": {"types": ["Ingress"], "selector": "app == 'x'"},
             },
-            ForeignPolicy(kind="NetworkPolicy", name="p", namespace="a", directions=frozenset({Direction.INGRESS})),
+            ForeignPolicy(
+                kind="CalicoNetworkPolicy", name="p", namespace="a", directions=frozenset({Direction.INGRESS})
+            ),
         ),
         (
             {"apiVersion": "crd.projectcalico.org/v1", "kind": "GlobalNetworkPolicy", "metadata": {"name": "p"}},
-            ForeignPolicy(kind="GlobalNetworkPolicy", name="p"),
+            ForeignPolicy(kind="GlobalNetworkPolicy", name="p", pod_selector=LabelSelector()),
         ),
         (
             {"apiVersion": "crd.antrea.io/v1beta1", "kind": "ClusterNetworkPolicy", "metadata": {"name": "p"}},
-            ForeignPolicy(kind="ClusterNetworkPolicy", name="p"),
+            ForeignPolicy(kind="AntreaClusterNetworkPolicy", name="p"),
         ),
     ],
 )
 def test_a_plugins_own_policy_is_known_to_be_there(obj: dict[str, Any], expected: ForeignPolicy | None) -> None:
     assert foreign_policy(obj) == expected
+
+
+def test_a_plugins_policy_that_makes_no_sense_is_refused_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "cilium.yaml"
+    path.write_text("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {}\nspec: {}\n")
+    with pytest.raises(InputError, match=r"cilium.yaml, document 1: is no CiliumNetworkPolicy that can be read"):
+        load(path)
 
 
 def test_a_folder_keeps_every_kind_of_policy_apart(tmp_path: Path) -> None:
