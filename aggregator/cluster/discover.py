@@ -4,7 +4,8 @@ Enters: Nodes, ServiceCIDRs, the kubeadm-config ConfigMap, and the arguments of 
 on their nodes. Leaves: CidrSources. Invariant: each carries the place where it was found, so a person can check it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from aggregator.cluster.view import ClusterView
 from aggregator.errors import InputError
 from aggregator.model.address import IPNetwork
 
+FOLLOW_SECONDS = 30.0
 # Arguments of the control plane's own processes, https://kubernetes.io/docs/reference/command-line-tools-reference/
 FLAGS = {
     "service-cluster-ip-range": CidrRole.SERVICE,  # kube-apiserver, kube-controller-manager
@@ -70,6 +72,13 @@ def from_kubeadm(config_map: Raw | None) -> Iterator[CidrSource]:
             yield CidrSource(role=role, cidr=cidr, found_in=f"ConfigMap kube-system/kubeadm-config networking.{key}")
 
 
+class Told(NamedTuple):
+    """All that agents saw and a person set, as the store has it now."""
+
+    seen: Sequence[SeenArgument] = ()
+    by_hand: Sequence[tuple[CidrRole, str]] = ()
+
+
 class CidrDiscovery:
     """What a person set and what agents saw, kept beside the view: `refresh` brings all together."""
 
@@ -89,6 +98,14 @@ class CidrDiscovery:
         for argument in seen:
             if argument.flag.lstrip("-") in FLAGS:
                 self._seen[(argument.node, argument.process, argument.flag)] = argument
+
+    async def follow(self, ask: Callable[[], Told], *, every_seconds: float = FOLLOW_SECONDS) -> None:
+        """Ask for both again and again until cancelled. `ask` may block (a database): it runs in a thread."""
+        while True:
+            told = await asyncio.to_thread(ask)
+            self.see_arguments(told.seen)
+            self.set_by_hand(told.by_hand)
+            await asyncio.sleep(every_seconds)
 
     def refresh(self, view: ClusterView) -> None:
         arguments = tuple(sorted(self._seen.values()))

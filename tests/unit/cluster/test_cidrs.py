@@ -1,12 +1,13 @@
 """Whose an address is when nobody owns it: by ranges that are known, and never by ranges that are not."""
 
+import asyncio
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
 
 from aggregator.cluster.cidrs import CidrRole, ClusterCidrs, classify, incomplete_finding
-from aggregator.cluster.discover import CidrDiscovery, SeenArgument, discovered_cidrs
+from aggregator.cluster.discover import CidrDiscovery, SeenArgument, Told, discovered_cidrs
 from aggregator.cluster.view import ClusterView
 from aggregator.errors import InputError
 from aggregator.model.address import AddressClass
@@ -153,3 +154,27 @@ def test_families_do_not_mix() -> None:
     found = cidrs(*WHOLE)
     assert classify(ip_address("2001:db8::1"), found).address_class is AddressClass.EXTERNAL
     assert classify(ip_network("2001:db8::/32"), found).address_class is AddressClass.EXTERNAL
+
+
+async def test_what_the_store_has_is_followed() -> None:
+    discovery, where = CidrDiscovery(), view()
+    said = iter([Told(), Told([SeenArgument("", "kube-apiserver", "--service-cluster-ip-range", "10.9.0.0/16")])])
+    asked = asyncio.Event()
+
+    def ask() -> Told:
+        told = next(said, None)
+        if told is None:
+            loop.call_soon_threadsafe(asked.set)
+            return Told(by_hand=[(CidrRole.POD, "10.8.0.0/16")])
+        return told
+
+    loop = asyncio.get_running_loop()
+    following = asyncio.create_task(discovery.follow(ask, every_seconds=0))
+    async with asyncio.timeout(10):
+        await asked.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    discovery.set_by_hand([(CidrRole.POD, "10.8.0.0/16")])
+    discovery.refresh(where)
+    assert where.cidrs.complete
+    assert [s.found_in for s in where.cidrs.sources] == ["set by hand", "--service-cluster-ip-range of kube-apiserver"]
