@@ -65,7 +65,10 @@ def test_another_spelling_has_the_same_effect() -> None:
 
 
 def test_isolation_that_comes_or_goes_is_seen_from_both_ends() -> None:
-    nothing, closed = page(), page(api=API % FROM_WEB, out="{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}")
+    nothing, closed = (
+        page(),
+        page(api=API % FROM_WEB, out="{podSelector: {matchLabels: {app: web}}, policyTypes: [Egress]}"),
+    )
     found = diff(nothing.cluster.policies, closed.cluster.policies, closed.cluster)
     words = {f"{change.src} -> {change.dst}" for change in found.closed}
     assert {"any other IPv4 address -> shop/Pod/api", "nodes -> shop/Pod/api", "shop/Pod/web -> nodes"} <= words
