@@ -36,8 +36,10 @@ from aggregator.services.settling import Settler
 from aggregator.store import Store, migrate, open_store
 from aggregator.store.decisions import DecisionLog
 from aggregator.store.installation import masking_key
+from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
+from aggregator.web.site import add_web
 
 log = logging.getLogger(__name__)
 
@@ -113,17 +115,19 @@ def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
             view=source,
             decisions=DecisionLog(store.engine),
             sign_offs=SignOffs(store.engine),
+            overview=Overview(store.engine),
             clock=lambda: datetime.now(tz=UTC),
             profile=settings.profile,
             masking_key=masking_key(store.engine),
             days_seen=lambda workload: days_seen(store.engine, workload),
         )
     )
-    return create_api(
+    api = create_api(
         review,
         _callers(settings),
         ready=lambda: "the cluster view is stale" if source.stale else "",
     )
+    return add_web(api)
 
 
 def _agent_authenticator(settings: Settings) -> AgentAuthenticator:

@@ -26,6 +26,7 @@ from aggregator.services.verdicts import Verdicts
 from aggregator.store.agents import AgentStatus
 from aggregator.store.decisions import DecisionState
 from aggregator.store.links import Scope, Span
+from aggregator.store.overview import Overview
 
 SERVICE_KIND = "Service"
 
@@ -91,6 +92,7 @@ class Question:
     stale: bool
     profile: Profile
     now: datetime
+    overview: Overview = field(repr=False)
     read_links: Callable[[Scope, Span | None], Sequence[ObservedLink]] = field(repr=False)
 
     @property

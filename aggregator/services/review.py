@@ -43,6 +43,7 @@ from aggregator.services.views import AddressRow, AgentView, FindingView, LinkRo
 from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog
+from aggregator.store.overview import Overview
 from aggregator.store.sign_offs import SignOffs
 
 
@@ -58,6 +59,7 @@ class Sources:
     view: View
     decisions: DecisionLog
     sign_offs: SignOffs
+    overview: Overview
     clock: Callable[[], datetime]
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
@@ -95,6 +97,7 @@ class Review:
             stale=sources.view.stale,
             profile=self._profile,
             now=sources.clock(),
+            overview=sources.overview,
             read_links=sources.store.links,
         )
 

@@ -41,35 +41,48 @@ class _Seen:
 
 def list_workloads(question: Question, namespace: str, span: Span | None) -> list[WorkloadRow]:
     """All of a namespace, or of every namespace that the caller sees."""
-    rows = question.rows(namespace=namespace or None, span=span)
-    seen = _seen_by_workload([*rows.clear, *rows.masked])
+    seen = _counted(question, namespace) if span is None else _seen_in(question, namespace, span)
     applied = AppliedPolicies(cluster=question.cluster)
-    found = question.known_workloads | seen.keys()
-    listed = []
-    for workload in sorted(found):
-        if namespace and workload.namespace != namespace:
-            continue
-        if question.sight.namespace(workload.namespace):
-            listed.append(_row(question, workload, seen.get(workload, _Seen()), applied))
-    return listed
+    return [
+        _row(question, workload, seen.get(workload, _Seen()), applied)
+        for workload in sorted(question.known_workloads | seen.keys())
+        if namespace in {"", workload.namespace} and question.sight.namespace(workload.namespace)
+    ]
+
+
+def _counted(question: Question, namespace: str) -> dict[Workload, _Seen]:
+    counts = question.overview.by_workload(question.cluster.name, namespace)
+    return {
+        count.workload: _Seen(
+            ingress=count.ingress,
+            egress=count.egress,
+            failed=count.failed,
+            first=count.first_seen,
+            last=count.last_seen,
+        )
+        for count in counts
+    }
+
+
+def _seen_in(question: Question, namespace: str, span: Span) -> dict[Workload, _Seen]:
+    rows = question.rows(namespace=namespace or None, span=span)
+    return _seen_by_workload([*rows.clear, *rows.masked])
 
 
 def list_namespaces(question: Question) -> list[NamespaceRow]:
-    rows = question.rows(span=None)
-    seen = _seen_by_workload([*rows.clear, *rows.masked])
-    workloads = question.known_workloads | seen.keys()
-    names = {n.name for n in question.cluster.namespaces} | {w.namespace for w in workloads}
-    per_namespace = Counter(workload.namespace for workload in workloads)
+    pairs = question.overview.by_namespace(question.cluster.name)
+    names = {n.name for n in question.cluster.namespaces} | {w.namespace for w in question.known_workloads}
+    names |= {name for pair in pairs for name in (pair.src, pair.dst) if name}
+    recorded = {count.workload for count in question.overview.by_workload(question.cluster.name)}
+    per_namespace = Counter(workload.namespace for workload in question.known_workloads | recorded)
     pods = Counter(pod.namespace for pod in question.cluster.pods if not pod.ended)
     policies = Counter(policy.namespace for policy in question.cluster.policies)
     links: Counter[str] = Counter()
     last: dict[str, datetime] = {}
-    for row in (*rows.clear, *rows.masked):
-        for name in {end.namespace for end in (row.link.src, row.link.dst) if isinstance(end, Workload)}:
-            links[name] += row.established
-            at = row.evidence.last_seen
-            if at is not None:
-                last[name] = max(last.get(name, at), at)
+    for pair in pairs:
+        for name in {pair.src, pair.dst} - {""}:
+            links[name] += pair.links
+            last[name] = max(last.get(name, pair.last_seen), pair.last_seen)
     return [
         NamespaceRow(
             name=name,

@@ -29,6 +29,7 @@ from aggregator.store.deltas import (
 )
 from aggregator.store.keys import bucket_of, cluster_id_of, milliseconds
 from aggregator.store.migrate import migrate
+from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
 from aggregator.store.store import Store, open_store
@@ -333,6 +334,7 @@ class World:
             view=self.source,
             decisions=self.decisions,
             sign_offs=SignOffs(self.store.engine),
+            overview=Overview(self.store.engine),
             clock=lambda: self.now,
             masking_key=b"a key of the tests",
             days_seen=lambda asked: days_seen(self.store.engine, asked),
