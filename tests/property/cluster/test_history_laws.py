@@ -78,7 +78,7 @@ def world(rng: random.Random, ip: object, name: str) -> World:
     """A few pods in turn on one address. Some complete, most are deleted; gaps may be no time at all."""
     tenancies, events = [], []
     now = ORIGIN + rng.uniform(0, 5)
-    for number in range(rng.randint(1, 4)):
+    for number in range(rng.randint(1, 3)):
         key = f"{name}-{number}"
         completes = rng.random() < 0.3
         owner = OwnerRef("ReplicaSet", f"rs-{key}", f"rs-{key}") if rng.random() < 0.5 else None
@@ -151,7 +151,7 @@ def with_asker() -> ClusterView:
 
 
 def answers(rng: random.Random, ip: object, played: World) -> Iterator[tuple[Tenancy, list[object]]]:
-    """Flows in the course of the events, each asked when its report comes and twice more within the grace period."""
+    """Flows in the course of the events, each asked when its report comes and again within the grace period."""
     view = with_asker()
     resolver = ViewResolver(view)
     flows, asked = [], []
@@ -161,7 +161,7 @@ def answers(rng: random.Random, ip: object, played: World) -> Iterator[tuple[Ten
             seen = datetime.fromtimestamp(moment + rng.uniform(-SKEW_SECONDS, SKEW_SECONDS), UTC)
             reported = moment + rng.choice((rng.uniform(1, 3), rng.uniform(3, 25)))
             flows.append((tenancy, seen, []))
-            asked += [(reported + later, len(flows) - 1) for later in (0, 8, 25)]
+            asked += [(reported + later, len(flows) - 1) for later in (0, 15)]
     events = iter([*played.events, (FOREVER, None)])
     arrival, event = next(events)
     for now, number in sorted(asked):
