@@ -1,0 +1,132 @@
+"""What every page has around it: who looks, at which scope, how old the data is.
+
+Enters: a request. Leaves: a Visit that renders templates. Invariant: a right that the caller lacks hides a part of the
+page and says so; it never breaks the page.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Protocol, TypeVar
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment
+
+from aggregator.errors import ForbiddenError
+from aggregator.services.caller import Caller
+from aggregator.services.decisions import Deciding
+from aggregator.services.review import Review
+from aggregator.services.spans import ALL
+from aggregator.services.views import StatusView
+from aggregator.web.security import TOKEN_COOKIE, csrf_of, keep_csrf
+
+T = TypeVar("T")
+BASE = "/ui"
+SPANS = {"3h": "Last 3 hours", "12h": "Last 12 hours", "24h": "Last 24 hours", "7d": "Last 7 days", ALL: "All recorded"}
+
+
+class Authenticator(Protocol):
+    """Who is behind a bearer token; blocking."""
+
+    def caller(self, token: str) -> Caller:
+        """Raises UnauthenticatedError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What the pages are made with."""
+
+    review: Review
+    authenticator: Authenticator
+    templates: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    request: Request
+    site: Site
+    span: str = ALL
+
+    @property
+    def review(self) -> Review:
+        return self.site.review
+
+    @property
+    def deciding(self) -> Deciding:
+        return self.site.review.deciding
+
+    @cached_property
+    def caller(self) -> Caller:
+        header = self.request.headers.get("authorization", "")
+        scheme, _, bearer = header.partition(" ")
+        token = bearer if scheme.lower() == "bearer" else self.request.cookies.get(TOKEN_COOKIE, "")
+        return self.site.authenticator.caller(token)
+
+    @cached_property
+    def status(self) -> StatusView | None:
+        """None when the caller may not see the agents."""
+        return allowed(lambda: self.review.status(self.caller))
+
+    @property
+    def htmx(self) -> bool:
+        return "hx-request" in self.request.headers
+
+    def page(self, template: str, *, status_code: int = 200, **values: Any) -> Response:
+        """A whole page, with the frame around it."""
+        framed = {
+            "visitor": self.caller.name,
+            "development": self.caller.development,
+            "status": self.status,
+            "picker": self._picker(values),
+            **values,
+        }
+        return self.part(template, status_code=status_code, **framed)
+
+    def part(self, template: str, *, status_code: int = 200, **values: Any) -> Response:
+        text = self.site.templates.get_template(template).render(
+            base=BASE, csrf=csrf_of(self.request), span=self.span, spans=SPANS, query=self.query, **values
+        )
+        answer = HTMLResponse(text, status_code=status_code)
+        keep_csrf(self.request, answer)
+        return answer
+
+    def query(self, **extra: str) -> str:
+        """The state of the page for a link, as ?span=...&..., without what is the default anyway."""
+        known = {"span": self.span, **extra}
+        kept = {name: value for name, value in known.items() if value and not (name == "span" and value == ALL)}
+        return f"?{urlencode(kept)}" if kept else ""
+
+    def _picker(self, values: dict[str, Any]) -> dict[str, Any]:
+        namespace, ref = values.get("namespace", ""), values.get("ref")
+        workloads: dict[str, list[str]] = {}
+        if namespace:
+            found = values.get("workloads")
+            rows = found if found is not None else self.review.workloads(self.caller, namespace)
+            for row in rows:
+                workloads.setdefault(row.kind, []).append(row.name)
+        return {
+            "namespaces": [row.name for row in self.review.namespaces(self.caller)],
+            "namespace": namespace,
+            "workloads": workloads,
+            "entity": f"{ref.kind}/{ref.name}" if ref is not None else "",
+            "tab": values.get("tab", ""),
+        }
+
+
+def allowed(ask: Callable[[], T]) -> T | None:
+    """The answer, or None where the caller lacks the right."""
+    try:
+        return ask()
+    except ForbiddenError:
+        return None
+
+
+def _visit(request: Request, span: Annotated[str, Query(max_length=80)] = ALL) -> Visit:
+    site: Site = request.app.state.site
+    return Visit(request=request, site=site, span=span or ALL)
+
+
+VisitDep = Annotated[Visit, Depends(_visit)]
