@@ -3,6 +3,11 @@
 #ifndef WATTLE_CORE_H
 #define WATTLE_CORE_H
 
+#ifndef BPF_ANY /* an anonymous enum in the kernel: not among the types that are written out */
+#define BPF_ANY 0
+#define BPF_NOEXIST 1
+#endif
+
 #define FIELD_SOCK_NET(p) (&((struct sock *)(p))->__sk_common.skc_net.net)
 #define FIELD_SOCK_FAMILY(p) (&((struct sock *)(p))->__sk_common.skc_family)
 #define FIELD_SOCK_LOCAL_PORT(p) (&((struct sock *)(p))->__sk_common.skc_num)
@@ -72,11 +77,7 @@
 #define RAW_TRACEPOINT(name) SEC("raw_tp/" #name) int hook_##name(struct bpf_raw_tracepoint_args *ctx)
 #define KPROBE(name) SEC("kprobe/" #name) int hook_##name(struct pt_regs *ctx)
 #define KRETPROBE(name) SEC("kretprobe/" #name) int hook_##name##_return(struct pt_regs *ctx)
-#define CGROUP_SECTION_sendmsg4 "cgroup/sendmsg4"
-#define CGROUP_SECTION_sendmsg6 "cgroup/sendmsg6"
-#define CGROUP_SECTION_recvmsg4 "cgroup/recvmsg4"
-#define CGROUP_SECTION_recvmsg6 "cgroup/recvmsg6"
-#define CGROUP_HOOK(name) SEC(CGROUP_SECTION_##name) int hook_##name(struct bpf_sock_addr *ctx)
+#define CGROUP_HOOK(name) SEC("cgroup/" #name) int hook_##name(struct bpf_sock_addr *ctx)
 
 #define REGISTER(ctx, number) (((unsigned long *)(ctx))[number])
 #define ARGUMENT1(ctx) REGISTER(ctx, REGISTER_ARGUMENT1)

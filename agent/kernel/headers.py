@@ -80,7 +80,9 @@ struct pt_regs { unsigned long words[64]; };
 """
 _KERNEL_VERSION: Final = "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
 _PRAGMA_ONCE: Final = "#pragma once\n"
-_INCLUDE: Final = re.compile(r'^#include "(flows\.h|bcc\.h|bcc_maps\.h)"$', re.MULTILINE)
+_INCLUDE: Final = re.compile(
+    r'^#include "((?:flows|bcc|bcc_maps|tcp|udp|hooks_kprobe|hooks_tracepoint)\.h)"$', re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

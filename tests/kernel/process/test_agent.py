@@ -22,6 +22,7 @@ from agent.kernel import bpf
 from tests.kernel.rig import (
     BACKEND,
     DEADLINE_SECONDS,
+    Groups,
     Network,
     Pod,
     Rig,
@@ -205,6 +206,21 @@ def test_ready_means_that_a_batch_was_committed(agents: Agents, aggregator: Aggr
     assert "wattle_agent_backend{" in agents.page("/metrics")[1]
     eventually(lambda: bool(aggregator.reports), "reported")
     assert aggregator.reports[0].backend in ("kprobe", "tracepoint")
+
+
+def test_announcements_are_heard_between_two_drains(agents: Agents, groups: Groups) -> None:
+    """A pod that lives a second is gone before the next drain; the ring is read when it is readable."""
+    agents.start()
+    eventually(lambda: is_ready(agents), "ready")
+    page = 'wattle_agent_announcements_total{kind="cgroup"} '
+
+    def heard() -> float:
+        found = [line for line in agents.page("/metrics")[1].splitlines() if line.startswith(page)]
+        return float(found[0].removeprefix(page)) if found else 0.0
+
+    before = heard()
+    groups.make("kubepods/announced")
+    eventually(lambda: heard() > before, "heard of the new group, 60 s before the next drain")
 
 
 def test_term_drains_and_flushes(

@@ -20,7 +20,7 @@ KERNEL = Path(__file__).resolve().parents[3] / "agent/kernel"
 
 
 def test_every_field_that_is_read_has_an_offset_and_a_core_path() -> None:
-    source = (KERNEL / "flows.bpf.c").read_text()
+    source = source_text()
     read = set(re.findall(r"\bREAD(?:_AT)?\([^,]+, ([A-Z0-9_]+),", source)) | {"SOCK_PROTOCOL", "SOCK_USERLOCKS"}
     assert read == set(FIELDS)
     core = set(re.findall(r"#define FIELD_([A-Z0-9_]+)\(p\)", (KERNEL / "core.h").read_text()))
@@ -28,14 +28,14 @@ def test_every_field_that_is_read_has_an_offset_and_a_core_path() -> None:
 
 
 def test_hooks_that_backends_name_are_in_the_source() -> None:
-    source = (KERNEL / "flows.bpf.c").read_text()
+    source = source_text()
     defined = set(re.findall(r"^(?:RAW_TRACEPOINT|KPROBE|KRETPROBE|CGROUP_HOOK)\((\w+)\)", source, re.MULTILINE))
     assert {hook.name for backend in candidates(BackendName.AUTO) for hook in backend.hooks} == defined
 
 
 def test_cgroup_hooks_never_block() -> None:
     """They sit in the data path: 0 would refuse the datagram."""
-    source = (KERNEL / "flows.bpf.c").read_text()
+    source = source_text()
     bodies = re.findall(
         r"int (?:remember_v[46]|uncounted)\(struct bpf_sock_addr \*ctx\)\n\{(.*?)^\}", source, re.MULTILINE | re.DOTALL
     )
