@@ -94,6 +94,8 @@ class DirectionWriter:
             self._typed(typed, rows, written)
         if rule is not GeneralRule.BLOCK_ALL:
             by_rows = rule is not GeneralRule.ALLOW_NAMESPACE
+            if direction is Direction.INGRESS and own.dns_ports:
+                relation = _without(relation, codes(own.dns_ports))
             for unit, keys in self._dns_units(workload, direction, rows, written, by_rows=by_rows).items():
                 relation[unit] = relation.get(unit, frozenset()) | keys
         barred = self._barred(rows, direction)
@@ -353,6 +355,12 @@ class DirectionWriter:
                 return link.port == DNS_PORT and (ip in self._dns.caches or ip in dict(self._dns.addresses))
             case _:
                 return False
+
+
+def _without(relation: Relation, numbers: frozenset[int]) -> Relation:
+    """The relation without what every pod may do anyway; nodes and addresses are no pods."""
+    rest = {unit: keys if isinstance(unit.peers[0], IPBlock) else keys - numbers for unit, keys in relation.items()}
+    return {unit: keys for unit, keys in rest.items() if keys}
 
 
 def _touches(network: IPNetwork, addresses: Iterable[IPAddress]) -> bool:

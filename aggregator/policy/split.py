@@ -18,20 +18,24 @@ def split(policy: NetworkPolicy, *, max_peers: int, max_bytes: int) -> tuple[Net
     """The policy itself when it is small enough."""
     if _fits(policy, max_peers, max_bytes):
         return (policy,)
-    parts = [
-        part for direction in Direction for rule in policy.rules(direction) for part in _cut(direction, rule, max_peers)
-    ]
-    count = 2
-    while True:
-        pieces = _dealt(policy, parts, count)
-        if count >= len(parts) or all(_fits(piece, max_peers, max_bytes) for piece in pieces):
-            return tuple(pieces)
-        count *= 2
-
-
-def _cut(direction: Direction, rule: Rule, max_peers: int) -> list[Part]:
-    """A rule with too many peers as several rules with the same ports; each piece well below the limit."""
     step = max(1, max_peers // 4)
+    while True:
+        parts = [
+            part for direction in Direction for rule in policy.rules(direction) for part in _cut(direction, rule, step)
+        ]
+        count = 2
+        while count < 2 * len(parts):
+            pieces = _dealt(policy, parts, count)
+            if all(_fits(piece, max_peers, max_bytes) for piece in pieces):
+                return tuple(pieces)
+            count *= 2
+        if step == 1:  # one peer in a rule, one rule in an object: there is nothing left to part
+            return tuple(_dealt(policy, parts, count))
+        step //= 2
+
+
+def _cut(direction: Direction, rule: Rule, step: int) -> list[Part]:
+    """A rule with too many peers as several rules with the same ports."""
     if len(rule.peers) <= step:
         return [(direction, rule)]
     return [
