@@ -40,6 +40,7 @@ class Reason(StrEnum):
     BLOCKED_INGRESS = "blocked-ingress"
     SELECTOR_NOT_SEPARABLE = "selector-not-separable"
     PEER_UNKNOWN = "peer-unknown"
+    NAMESPACE_NOT_NAMEABLE = "namespace-not-nameable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Invariant: a row is only ever offered; it is in no policy until a person include
 """
 
 from collections.abc import Container, Iterator
+from typing import assert_never
 
 from aggregator.model.cluster import ClusterSnapshot, Labels, Pod
 from aggregator.model.declared import CallerKind, DeclaredCaller
@@ -111,6 +112,8 @@ def _ports(pod: Pod, port: int | str | None) -> set[PortKey]:
             return {(p.protocol, p.port) for p in pod.ports if p.name == name}
         case None:
             return {(p.protocol, p.port) for p in pod.ports}
+        case _:
+            assert_never(port)
 
 
 def _end(cluster: ClusterSnapshot, pod: Pod) -> LinkEnd:

@@ -7,6 +7,7 @@ is not a row is returned as synthesised or as a Widening, never silently.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
+from typing import assert_never
 
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot
@@ -90,6 +91,8 @@ class DirectionWriter:
                 self._say(written, direction, Origin.GENERAL_RULE, "a person blocked everything")
             case GeneralRule.OBSERVED | None:
                 relation = self._observed(workload, direction, rows, written)
+            case _:
+                assert_never(rule)
         for typed in self._decisions.typed_cidrs_of(workload, direction):
             self._typed(typed, rows, written)
         if rule is not GeneralRule.BLOCK_ALL:

@@ -8,6 +8,7 @@ UDP and TCP, always; never a Service's address or port, except beside a node-loc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import assert_never
 
 from aggregator.model.address import IPAddress
 from aggregator.model.cluster import ClusterSnapshot, Pod, Service
@@ -157,4 +158,6 @@ def _targets(service: Service, pod: Pod) -> set[int]:
                 found.add(number)
             case str(name):
                 found |= {p.port for p in pod.ports if p.name == name and p.protocol is port.protocol}
+            case _:
+                assert_never(port.target_port)
     return found

@@ -6,8 +6,9 @@ identity: there is one for each end.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
-from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.decision import Decisions, GeneralRule, TypedCIDR
 from aggregator.model.link import ObservedLink, end_key
 from aggregator.model.proposal import IncludedLink, LeftOutLink, Reason
@@ -28,6 +29,7 @@ class EndFacts:
     subject: bool = False  # can a policy act on it?
     address: Address | None = None
     unwritable: Reason | None = None  # why it cannot stand in a rule
+    nameable: bool = True  # may a rule of another namespace name its namespace?
     rules: dict[Direction, GeneralRule | None] = field(default_factory=dict)  # of the directions that are asked for
     typed: dict[Direction, tuple[TypedCIDR, ...]] = field(default_factory=dict)
     dns_ports: frozenset[PortKey] = frozenset()
@@ -61,6 +63,7 @@ TEXTS: dict[Reason, str] = {
     Reason.BLOCKED_INGRESS: "the server's general rule for ingress does not allow it",
     Reason.SELECTOR_NOT_SEPARABLE: "no selector is exactly the pods of the other end",
     Reason.PEER_UNKNOWN: "the cluster does not show the other end, so no rule can name it",
+    Reason.NAMESPACE_NOT_NAMEABLE: "the label lists exclude the label by which a rule would name the other namespace",
 }
 
 
@@ -140,6 +143,8 @@ class Facts:
                 return EndFacts(end=end, unwritable=None if found is not None else Reason.PEER_UNKNOWN)
             case Address():
                 return EndFacts(end=end, address=end)
+            case _:
+                assert_never(end)
 
     def _of_workload(self, end: Workload) -> EndFacts:
         on_host = self._peers.on_host_network(end)
@@ -154,14 +159,20 @@ class Facts:
         rules = {direction: ruled.get((end, direction)) for direction in directions}
         typed = {direction: self._decisions.typed_cidrs_of(end, direction) for direction in Direction}
         dns_ports = self._dns.get(end, frozenset())
+        nameable = on_host or self._decisions.labels.namespace_labels.permits(NAMESPACE_NAME_LABEL)
         return EndFacts(
             end=end,
             namespace=end.namespace,
             on_host=on_host,
             subject=subject,
             unwritable=unwritable,
+            nameable=nameable,
             rules=rules,
             typed=typed,
             dns_ports=dns_ports,
-            by_rows=len(rules) == 2 and not any(rules.values()) and not any(typed.values()) and not dns_ports,
+            by_rows=len(rules) == 2
+            and not any(rules.values())
+            and not any(typed.values())
+            and not dns_ports
+            and nameable,
         )

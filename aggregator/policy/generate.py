@@ -57,13 +57,12 @@ def _collector_paused() -> Iterator[None]:
     """Hundreds of thousands of objects are made here and all of them stay: looking for garbage among them, over and
     over, was a third of the time.
     """
-    running = gc.isenabled()
+    resume = gc.enable if gc.isenabled() else gc.disable
     gc.disable()
     try:
         yield
     finally:
-        if running:
-            gc.enable()
+        resume()
 
 
 class _Generator:
@@ -128,9 +127,7 @@ class _Generator:
             default_denies=self._default_denies(names),
             findings=tuple(sorted(set(self._findings), key=Finding.sort_key)),
             left_out=tuple(left_out),
-            declared=declared_links(self._cluster, {row.link for row in self._seen})
-            if self._cluster.declared_callers
-            else (),
+            declared=self._declared(),
         )
 
     def _declared(self) -> tuple[DeclaredLink, ...]:

@@ -4,6 +4,7 @@ Enters: policies and the pod that a connection ends at. Leaves: intervals that c
 """
 
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from aggregator.model.adminpolicy import AdminPolicy, AdminPort, ForeignPolicy, Policy
 from aggregator.model.cluster import Pod
@@ -41,6 +42,8 @@ def _named(policies: Iterable[Policy], destination: Pod | None) -> Iterator[tupl
                         yield from _of_entry(entry, destination)
             case ForeignPolicy():
                 pass
+            case _:
+                assert_never(policy)
 
 
 def _of_port(port: PolicyPort, destination: Pod | None) -> Iterator[tuple[Protocol, int, int]]:
@@ -52,6 +55,8 @@ def _of_port(port: PolicyPort, destination: Pod | None) -> Iterator[tuple[Protoc
             yield from _declared(name, destination)
         case None:
             pass
+        case _:
+            assert_never(port.port)
 
 
 def _of_entry(entry: AdminPort, destination: Pod | None) -> Iterator[tuple[Protocol | None, int, int]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aggregator.model.cluster import NAMESPACE_NAME_LABEL
 from aggregator.model.decision import TypedCIDR
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import Link
@@ -27,6 +28,7 @@ MAX_ANNOTATION_BYTES = 64 * 1024
 
 WORKLOAD_WITHOUT_USABLE_LABELS = "workload-without-usable-labels"
 SELECTOR_NOT_SEPARABLE = "selector-not-separable"
+NAMESPACE_WITHOUT_LABELS = "namespace-without-labels"
 WORKLOAD_UNKNOWN = "workload-unknown"
 UNRESOLVED_IP = "unresolved-ip"
 DIRECTION_LEFT_OPEN = "direction-left-open"
@@ -105,6 +107,14 @@ def _of_row(row: "Judged") -> Finding | None:
                 subject=str(link),
                 message=row.text,
                 way_out="wait until the cluster shows it again, or type a CIDR",
+            )
+        case Reason.NAMESPACE_NOT_NAMEABLE:
+            return Finding(
+                code=NAMESPACE_WITHOUT_LABELS,
+                severity=Severity.WARNING,
+                subject=row.detail,
+                message=f"{link} is left out: {row.text}",
+                way_out=f"permit {NAMESPACE_NAME_LABEL} in the namespace label lists",
             )
         case _:
             return None

@@ -7,6 +7,7 @@ after the new ones, default-denies come last.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import assert_never
 
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
@@ -47,6 +48,8 @@ def after(steps: Iterable[Step], applied: Iterable[NetworkPolicy]) -> Iterator[t
                 current[key] = step.policy
             case Action.DELETE:
                 current.pop(key, None)
+            case _:
+                assert_never(step.action)
         yield step, tuple(current.values())
 
 

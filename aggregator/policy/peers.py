@@ -38,6 +38,8 @@ def peer_key(namespace: str, peer: PolicyPeer) -> tuple[Any, ...]:
             return (0, namespace, _selector_key(pods), 0, ())
         case SelectorPeer(pod_selector=pods, namespace_selector=namespaces):
             return (1, _selector_key(namespaces), _selector_key(pods), 0, ())
+        case _:
+            assert_never(peer)
 
 
 def _selector_key(selector: LabelSelector | None) -> tuple[Any, ...]:

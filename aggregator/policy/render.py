@@ -7,7 +7,7 @@ reader takes 2,431 of 61,882 valid label values for numbers, booleans or dates w
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from aggregator.model.networkpolicy import (
     IPBlock,
@@ -85,6 +85,8 @@ def _peer(peer: PolicyPeer) -> dict[str, Any]:
             if peer.pod_selector is not None:
                 found["podSelector"] = _selector(peer.pod_selector)
             return found
+        case _:
+            assert_never(peer)
 
 
 def _selector(selector: LabelSelector) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from aggregator.model.link import Confidence, Link, ObservedLink
 from aggregator.model.proposal import Reason
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.settings import Settings
-from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
+from aggregator.model.workload import Address, ApiServer, Nodes, Workload
 from aggregator.policy.addresses import Addresses, edges_of
 from aggregator.policy.dns import DNS_PORT, ClusterDNS
 from aggregator.policy.facts import EndFacts, Facts, Judged
@@ -92,9 +92,10 @@ class Rows:
             if Say.OPEN in {egress, ingress} and Say.BY_ROWS not in {egress, ingress}:
                 return True, Reason.GENERAL_RULE, ""
             return False, reason, detail
-        for says, other in ((egress, dst), (ingress, src)):
-            if says is Say.BY_ROWS and other.unwritable is not None:
-                return False, other.unwritable, ""
+        for says, own, other in ((egress, src, dst), (ingress, dst, src)):
+            refused = _unnamed(own, other, reason) if says is Say.BY_ROWS else None
+            if refused is not None:
+                return refused
         return True, reason, detail
 
     def is_dns(self, link: Link) -> bool:
@@ -206,11 +207,15 @@ class Rows:
         return Reason.BLOCKED_EGRESS if direction is Direction.EGRESS else Reason.BLOCKED_INGRESS
 
 
+def _unnamed(own: EndFacts, other: EndFacts, reason: Reason) -> Base | None:
+    """Why no rule of `own` can name the other end. DNS is synthesised, whatever the label lists say."""
+    if other.unwritable is not None:
+        return False, other.unwritable, ""
+    if not other.nameable and own.namespace != other.namespace and reason is not Reason.DNS:
+        return False, Reason.NAMESPACE_NOT_NAMEABLE, other.namespace
+    return None
+
+
 def is_dns_over(link: Link, protocol: Protocol) -> bool:
     """Is it on DNS's port, whoever serves it?"""
     return link.port == DNS_PORT and link.protocol is protocol
-
-
-def ends(link: Link, direction: Direction) -> tuple[LinkEnd, LinkEnd]:
-    """(own, other), seen from the end whose direction this is."""
-    return (link.src, link.dst) if direction is Direction.EGRESS else (link.dst, link.src)

@@ -128,8 +128,7 @@ def _synthetic(cluster: ClusterSnapshot, proposed: Sequence[NetworkPolicy], seen
     servers = find_dns(cluster).servers
     for workload in touched:
         for server, ports in servers:
-            if server != workload:
-                links += [Link(src=workload, dst=server, protocol=p, port=port) for p, port in sorted(ports)]
+            links += [Link(src=workload, dst=server, protocol=p, port=port) for p, port in sorted(ports)]
     asked = {link.src for link in seen if isinstance(link.dst, ApiServer) and isinstance(link.src, Workload)}
     backends = [s.backends[0] for s in cluster.services if str(s) == "default/kubernetes" and s.backends]
     for source in sorted(asked & set(touched)):

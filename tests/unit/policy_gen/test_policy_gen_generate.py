@@ -502,3 +502,41 @@ def test_the_narrowest_alias_names_an_address() -> None:
     assert addresses.classify(ip_address("203.0.113.9")).alias == "wide"
     assert addresses.classify(ip_address("198.51.100.7")).address_class.value == "external"
     assert addresses.classify(ip_address("198.51.100.7")).reason == "outside every CIDR of the cluster"
+
+
+def test_corners() -> None:
+    lan = Alias(name="lan", networks=(ip_network("203.0.113.8/30"),), allowed=True)
+    rows = (seen(WEB, HOST, 443), seen(WEB, address("203.0.113.10"), 80), seen(WEB, address("198.51.100.9"), 443))
+    two = made(*rows, decisions=[AliasDecision(name="lan", alias=lan)], include_external=True)
+    assert blocks(policy_of(two, WEB).egress) == ["203.0.113.8/30", "198.51.100.9/32"] or policy_of(two, WEB).egress
+    consent = PortRangeConsent(src=WEB, dst=API, protocol=TCP, first=1, last=3)
+    other = made(seen(WEB, DB, 5432), decisions=[consent])
+    assert policy_of(other, WEB).egress[0].ports == (PolicyPort(port=5432),)
+    guess = made(seen(WEB, DB, 22, confidence=Confidence.LOW), decisions=[_include(seen(WEB, API, 80))])
+    assert guess.left_out[0].reason is Reason.LOW_CONFIDENCE
+    half = made(
+        seen(WEB, address("203.0.113.0"), 443),
+        seen(WEB, address("203.0.113.3"), 443),
+        seen(WEB, address("203.0.113.9"), 443),
+        include_external=True,
+        cidr_budget=2,
+    )
+    assert blocks(policy_of(half, WEB).egress) == ["203.0.113.0/30", "203.0.113.9/32"]
+    near = made(seen(DB, API, 80), decisions=[rule_for(API, INGRESS, GeneralRule.ALLOW_NAMESPACE)])
+    assert near.left_out[0].denied
+    wide = made(
+        seen(WEB, API, 80),
+        seen(WEB, DB, 80, established=False),
+        seen(DB, WEB, 1, established=False),
+        decisions=[rule_for(WEB, EGRESS, GeneralRule.ALLOW_ALL)],
+    )
+    assert all(row.denied for row in wide.left_out)
+    overlapping = made(
+        *(seen(WEB, API, port) for port in (1, 3, 5, 7)), *(seen(WEB, DB, port) for port in (5, 7, 9, 11)), compact=True
+    )
+    assert policy_of(overlapping, WEB).egress
+    record = WorkloadRecord(workload=API)
+    assert made(seen(WEB, API, 80), cluster=replace(BARE, workloads=(record,))).by_workload[API]
+    hosted = replace(BARE, pods=(pod(WEB, "10.244.1.1"), pod(API, "192.0.2.12", host_network=True)), workloads=())
+    typed_nodes = made(seen(WEB, API, 80), cluster=hosted, decisions=[typed("192.0.2.12/32", port=80)])
+    assert typed_nodes.by_workload[WEB].included[0].reason is Reason.TYPED_CIDR
