@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.model.decision import Choice, GeneralRule, TypedCIDR
+from aggregator.model.decision import Choice, GeneralRule, LabelDecision, LabelLists, TypedCIDR
 from aggregator.model.link import link_id
 from aggregator.model.protocol import Direction
 from aggregator.services.caller import developer
@@ -98,6 +98,22 @@ def test_4_one_other_namespace_by_egress_alone(world: World, deciding: Deciding)
     assert spec(proposal)["policyTypes"] == ["Ingress", "Egress"]
     assert ports(spec(proposal)["egress"]) == {7000, 53}
     assert all("namespaceSelector" in peer for rule in spec(proposal)["egress"] for peer in rule["to"])
+
+
+def test_5_a_namespace_whose_label_may_not_be_used_recovers_when_it_may(world: World, deciding: Deciding) -> None:
+    excluded = LabelDecision(namespace_labels=LabelLists(exclude=("kubernetes.io/metadata.name",)))
+    deciding.change_settings(ME, [excluded], reason="", if_match=ANY)
+    without = world.review().proposal(ME, WEB_REF)
+    assert OTHER not in without.yaml
+    assert any("ledger" in finding.subject + finding.message and finding.way_out for finding in without.findings)
+    row = next(row for row in world.review().workload_links(ME, WEB_REF) if row.port == 7000)
+    assert not row.proposal.included
+    assert row.proposal.denied
+    deciding.change_settings(ME, [LabelDecision()], reason="", if_match=ANY)
+    again = world.review().proposal(ME, WEB_REF)
+    assert OTHER in again.yaml
+    row = next(row for row in world.review().workload_links(ME, WEB_REF) if row.port == 7000)
+    assert row.proposal.included
 
 
 def test_a_redeployed_workload_keeps_its_decisions(world: World, deciding: Deciding) -> None:

@@ -183,6 +183,11 @@ def service(namespace: str, name: str, ip: str, port: int, target: int, labels: 
     }
 
 
+def namespace(name: str) -> dict[str, Any]:
+    """With the label that the API server itself keeps."""
+    return {"kind": "Namespace", "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}}}
+
+
 def dns_objects() -> list[dict[str, Any]]:
     labels = {"k8s-app": "kube-dns"}
     dns = service("kube-system", "kube-dns", "10.96.0.10", 53, 53, labels)
@@ -191,7 +196,7 @@ def dns_objects() -> list[dict[str, Any]]:
         {"name": "dns-tcp", "port": 53, "protocol": "TCP", "targetPort": 53},
     ]
     return [
-        {"kind": "Namespace", "metadata": {"name": "kube-system"}},
+        namespace("kube-system"),
         {"kind": "ServiceCIDR", "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/16"]}},
         *controller(DNS, labels),
         pod("kube-system", "coredns-1", "10.244.0.2", DNS, labels, 53),
@@ -201,7 +206,7 @@ def dns_objects() -> list[dict[str, Any]]:
 
 def shop_objects() -> list[dict[str, Any]]:
     return [
-        {"kind": "Namespace", "metadata": {"name": SHOP}},
+        namespace(SHOP),
         {
             "kind": "Node",
             "metadata": {"name": "node-1"},
@@ -223,7 +228,7 @@ def shop_objects() -> list[dict[str, Any]]:
 
 def other_objects() -> list[dict[str, Any]]:
     return [
-        {"kind": "Namespace", "metadata": {"name": OTHER}},
+        namespace(OTHER),
         *controller(BOOKS, {"app": "books"}),
         *controller(VAULT, {"app": "vault"}),
         pod(OTHER, "books-1", "10.244.0.30", BOOKS, {"app": "books"}, 7000),
