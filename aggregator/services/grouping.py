@@ -222,6 +222,7 @@ class Grouping:
                     probe_only=not flag & _NOT_A_PROBE,
                     first_seen_ms=int(first[index]),
                     last_seen_ms=int(last[index]),
+                    verified=bool(self._told_last_ms[touched[index]] >= 0),
                 )
             )
         deltas.on_told.append(partial(self._told_links, touched[news], flags[news], last[news]))

@@ -72,6 +72,7 @@ class LinkSighting:
     probe_only: bool
     first_seen_ms: int
     last_seen_ms: int
+    verified: bool = False  # this process has compared the key with the database's before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,6 +94,12 @@ class LinkReader:
             )
         return observed
 
+    def sums(
+        self, connection: Connection, scope: Scope, span: Span | None, now: datetime
+    ) -> dict[int, tuple[int, ...]]:
+        rows = connection.execute(self._sums(scope, span, now, _in_scope(scope)))
+        return {row[0]: tuple(row[1:]) for row in rows}
+
     def activity(
         self, connection: Connection, cluster: str, link_id: int, span: Span, now: datetime
     ) -> list[ActivityPoint]:

@@ -5,8 +5,10 @@ Invariant: the cursors are locked and compared first. Rows are written in the or
 aggregators on one database wait for each other instead of locking each other out.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from operator import attrgetter
 
 from sqlalchemy import Connection, Engine, bindparam, delete, exc, select, tuple_, update
@@ -23,9 +25,10 @@ from aggregator.store.database import for_writing
 from aggregator.store.deltas import CursorKey, CursorMove, GapDelta, LinkSighting, Merge, PendingKey
 from aggregator.store.keys import DAY_MINUTES, as_signed, as_unsigned, cluster_id_of
 from aggregator.store.sink import Bulk, Cloned, Opened
-from aggregator.store.upsert import Upserts
+from aggregator.store.upsert import Upserts, insert_many
 
 _CHUNK = 500  # row values in one statement: below SQLite's limit on variables
+_IDS = 10_000  # single values
 
 
 class SqlSink:
@@ -163,18 +166,21 @@ class SqlSink:
         if not links:
             return
         ordered = sorted(links, key=attrgetter("link_id"))
-        connection.execute(self._upserts.link, [rows.link_row(sighting) for sighting in ordered])
+        insert_many(connection, self._upserts.link, [rows.link_row(sighting) for sighting in ordered])
         table = schema.link
         collided: set[int] = set()
-        for start in range(0, len(ordered), _CHUNK):
-            chunk = ordered[start : start + _CHUNK]
-            expected = {(cluster_id_of(s.link.src.cluster), s.link_id): s.key for s in chunk}
-            held = connection.execute(
-                select(table.c.cluster_id, table.c.link_id, table.c.key).where(
-                    tuple_(table.c.cluster_id, table.c.link_id).in_(list(expected))
+        expected: dict[int, dict[int, str]] = defaultdict(dict)
+        for sighting in ordered:
+            if not sighting.verified:
+                expected[cluster_id_of(sighting.link.src.cluster)][sighting.link_id] = sighting.key
+        for cluster_id, keys in expected.items():
+            for ids in batched(keys, _IDS):
+                held = connection.execute(
+                    select(table.c.link_id, table.c.key).where(
+                        table.c.cluster_id == cluster_id, table.c.link_id.in_(ids)
+                    )
                 )
-            )
-            collided |= {row.link_id for row in held if expected[(row.cluster_id, row.link_id)] != row.key}
+                collided |= {row.link_id for row in held if keys[row.link_id] != row.key}
         if collided:
             raise LinkCollisionError(frozenset(collided))
 
@@ -192,7 +198,7 @@ class SqlSink:
         ):
             if values:
                 values.sort(key=lambda row: tuple(str(value) for value in row.values())[:5])
-                connection.execute(statement, values)
+                insert_many(connection, statement, values)
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
@@ -237,6 +243,12 @@ def translated() -> Iterator[None]:
     except exc.DBAPIError as error:
         message = f"the database failed: {_first_line(error)}"
         raise (StoreUnavailableError if error.connection_invalidated else StoreError)(message) from error
+
+
+def batched(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def _first_line(error: Exception) -> str:

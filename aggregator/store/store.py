@@ -65,6 +65,11 @@ class Store:
         with self._reading() as connection:
             return self._links.links(connection, scope, span, self._clock())
 
+    def activity_sums(self, scope: Scope, span: Span | None = None) -> dict[int, tuple[int, ...]]:
+        """By link id the sums of schema.COUNTERS in the span: what `links` shows, before it is made into values."""
+        with self._reading() as connection:
+            return self._links.sums(connection, scope, span, self._clock())
+
     def activity(self, cluster: str, link_id: int, span: Span) -> list[ActivityPoint]:
         """What both sides counted for one Link, bucket by bucket."""
         with self._reading() as connection:

@@ -7,7 +7,7 @@ function that takes the larger of two values.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from aggregator.store import schema
@@ -86,3 +86,16 @@ class Upserts:
 
     def _least(self, one: ColumnElement[Any], other: ColumnElement[Any]) -> ColumnElement[Any]:
         return func.min(one, other) if self._sqlite else func.least(one, other)
+
+
+def insert_many(connection: Connection, statement: Insert, rows: Sequence[dict[str, Any]]) -> None:
+    """Execute with many rows, all with the same columns.
+
+    Below SQLAlchemy's own executemany, whose work on every row's parameters costs four times as much as the driver's.
+    """
+    compiled = statement.compile(dialect=connection.dialect, column_keys=list(rows[0]))
+    if compiled.positional:
+        order = compiled.positiontup or ()
+        connection.exec_driver_sql(compiled.string, [tuple(row[name] for name in order) for row in rows])
+    else:
+        connection.exec_driver_sql(compiled.string, list(rows))
