@@ -540,3 +540,18 @@ def test_corners() -> None:
     hosted = replace(BARE, pods=(pod(WEB, "10.244.1.1"), pod(API, "192.0.2.12", host_network=True)), workloads=())
     typed_nodes = made(seen(WEB, API, 80), cluster=hosted, decisions=[typed("192.0.2.12/32", port=80)])
     assert typed_nodes.by_workload[WEB].included[0].reason is Reason.TYPED_CIDR
+
+
+def test_an_excluded_row_to_the_api_server_stays_out_of_a_typed_cidr() -> None:
+    row = seen(WEB, API_SERVER, 6443)
+    generation = made(row, decisions=[_exclude(row), typed("198.51.100.0/24", port=6443)])
+    (peer,) = policy_of(generation, WEB).egress[0].peers
+    assert peer == IPBlock(cidr=ip_network("198.51.100.0/24"), excepts=(ip_network("198.51.100.1/32"),))
+    assert "dns-excluded" not in codes(made(row, cluster=TOWN, decisions=[_exclude(row)]))
+
+
+def test_a_namespace_that_no_rule_may_name_is_reported() -> None:
+    lists = LabelDecision(namespace_labels=LabelLists(exclude=("kubernetes.io/metadata.name",)))
+    generation = made(seen(WEB, DB, 5432), seen(WEB, API, 80), decisions=[lists])
+    assert reasons(generation) == {str(link(WEB, DB, 5432)): Reason.NAMESPACE_NOT_NAMEABLE}
+    assert "namespace-without-labels" in codes(generation)

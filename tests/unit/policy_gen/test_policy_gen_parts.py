@@ -262,3 +262,21 @@ def test_intervals_break_at_every_port_that_a_policy_names() -> None:
 def test_spans_are_merged_and_cut() -> None:
     assert merged([(5, 9), (1, 4), (20, 30), (21, 22)]) == [(1, 9), (20, 30)]
     assert without([(1, 9)], [1, 5, 9, 77]) == [(2, 4), (6, 8)]
+
+
+def test_an_object_that_cannot_be_parted_any_further_is_left_as_it_is() -> None:
+    one = replace(POLICY, ingress=(Rule(peers=(IPBlock(cidr=ip_network("10.0.0.0/8")),)),), egress=())
+    assert [part.ingress for part in split(one, max_peers=1, max_bytes=10)] == [one.ingress]
+
+
+def test_a_plain_policy_without_labels_renders_without_them() -> None:
+    bare = NetworkPolicy(namespace="app", name="p", policy_types=(Direction.INGRESS,))
+    assert "labels" not in render_one(bare)
+    assert read_back(render_one(bare)) == (bare,)
+
+
+def test_the_cheaper_way_to_the_same_number_of_prefixes_wins() -> None:
+    wanted = networks(*(f"203.0.113.{n}/32" for n in (0, 3, 8, 9, 11, 32, 34, 64, 127)))
+    costs = [found.extra for k in range(1, 10) if (found := budgeted(wanted, k)) is not None]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == 0

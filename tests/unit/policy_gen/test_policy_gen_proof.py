@@ -319,3 +319,29 @@ def test_declared_callers_are_rows_to_decide() -> None:
         ("route", "nodes", 8080),
     }
     assert not made(cluster=cluster).proposals
+
+
+def test_a_breach_at_a_node_names_the_node() -> None:
+    generation = made(seen(NODES, WEB, 80))
+    empty = tuple(
+        replace(p, policies=tuple(replace(policy, ingress=()) for policy in p.policies)) for p in generation.proposals
+    )
+    certified = certify(replace(generation, proposals=empty), BARE)
+    assert "for node n1 (192.0.2.11) -> app/web-2" in broken(certified)[0]
+
+
+def test_a_range_explains_only_what_is_in_it() -> None:
+    consent = PortRangeConsent(src=WEB, dst=DB, protocol=TCP, first=5432, last=5440)
+    generation = made(seen(WEB, DB, 5432), decisions=[consent])
+    wide = tuple(
+        replace(
+            p,
+            policies=tuple(
+                replace(policy, egress=(Rule(),), ingress=(Rule(),) if policy.ingress else ()) for policy in p.policies
+            ),
+        )
+        for p in generation.proposals
+    )
+    certificate = certify(replace(generation, proposals=wide), BARE).by_workload[WEB].certificate
+    assert certificate is not None
+    assert {o.because for o in certificate.opened if o.dst == DB} == {""}
