@@ -19,6 +19,7 @@ from fastapi import FastAPI
 
 from aggregator.api.asking import Authenticator
 from aggregator.api.rest import Development, NobodyYet, create_api
+from aggregator.cluster.identify import TokenReviewAuthenticator
 from aggregator.cluster.manifests import ManifestSource
 from aggregator.cluster.source import ClusterSource
 from aggregator.cluster.transport import KubernetesApi
@@ -63,7 +64,7 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
         known_addresses=store.external_addresses,
         grace=timedelta(seconds=settings.grace_seconds),
     )
-    ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings))
+    ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings, source))
     web = _WebServer(_api(settings, store, source))
     async with asyncio.TaskGroup() as tasks:
         background = [
@@ -130,9 +131,16 @@ def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
     return add_web(api)
 
 
-def _agent_authenticator(settings: Settings) -> AgentAuthenticator:
+def _agent_authenticator(settings: Settings, source: ClusterSource) -> AgentAuthenticator:
     if settings.development:
         return LoopbackPlaintext()
+    if settings.agent_service_account and isinstance(source, KubernetesSource):
+        return TokenReviewAuthenticator(
+            cluster=settings.cluster,
+            post=_kubernetes_api(settings).post,
+            service_account=settings.agent_service_account,
+            node_of=source.view.node_of_pod,
+        )
     if settings.agent_token_file is not None:
         return StaticToken(settings.agent_token_file)
     return MutualTLS()

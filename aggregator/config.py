@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     agent_token_file: Path | None = None
     """SHA-256 of agents' tokens, one `DIGEST CLUSTER AGENT` a line: agents are known by bearer token."""
 
+    agent_service_account: str = Field(default="", pattern=r"^([a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9.]*)?$")
+    """NAMESPACE/NAME of the agents' ServiceAccount: agents are known by their pods' tokens, reviewed by Kubernetes."""
+
     profile: str = "generic"
     """CNI profile that verdicts and certificates are made under."""
 
@@ -91,11 +94,13 @@ class Settings(BaseSettings):
                 "ingest needs WATTLE_TLS_CERTIFICATE_FILE and WATTLE_TLS_KEY_FILE; "
                 "on loopback, for trying out, WATTLE_DEVELOPMENT=true does without"
             )
-        elif (self.tls_client_ca_file is None) == (self.agent_token_file is None):
+        elif [self.tls_client_ca_file, self.agent_token_file, self.agent_service_account or None].count(None) != 2:
             yield (
-                "agents are known either by WATTLE_TLS_CLIENT_CA_FILE (mutual TLS) or by WATTLE_AGENT_TOKEN_FILE: "
-                "set one of the two"
+                "agents are known by WATTLE_TLS_CLIENT_CA_FILE (mutual TLS), by WATTLE_AGENT_TOKEN_FILE or by "
+                "WATTLE_AGENT_SERVICE_ACCOUNT: set one of the three"
             )
+        if self.agent_service_account and self.source != "kubernetes":
+            yield "WATTLE_AGENT_SERVICE_ACCOUNT needs WATTLE_SOURCE=kubernetes: the API server reviews agents' tokens"
 
 
 def settings_from_environment() -> Settings:
