@@ -127,6 +127,8 @@ class Agent:
                     task.cancel()
                 committed = await self._flush()
                 stream.cancel()
+        except* AgentError as failed:
+            raise failed.exceptions[0] from None
         finally:
             await self._health.stop()
             self._pipeline.close()

@@ -48,6 +48,11 @@ DRAIN_SECONDS = Histogram(
     ["stage"],
     buckets=(0.0005, 0.002, 0.008, 0.03, 0.125, 0.5, 2.0),
 )
+DRAINS_CUT = Counter(
+    "wattle_agent_drains_cut_total",
+    "Drains that a failing system call cut; the rest comes with a later one.",
+    ["reason"],
+)
 DRAIN_ALIVE = Gauge("wattle_agent_drain_alive_seconds", "Unix time of the last completed drain: must not stand still.")
 OPEN_CONNECTIONS = Gauge("wattle_agent_open_connections", "Connections found open in /proc at the last look.")
 OPEN_LOOK_FAILURES = Counter(

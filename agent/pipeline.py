@@ -144,7 +144,7 @@ class Pipeline:
             drained, self._pending = self._pending.joined(drained), None
         with metrics.DRAIN_SECONDS.labels("attribute").time():
             attributed = self._resolver.attribute(drained)
-        loss = self._loss(drained, attributed.unreported)
+        loss = self._loss(attributed.unreported)
         with metrics.DRAIN_SECONDS.labels("encode").time():
             self._append(attributed.columns, drained.start, drained.end, loss)
         metrics.FLOW_RECORDS.inc(len(drained))
@@ -171,7 +171,7 @@ class Pipeline:
         for records, batch in encode(columns, start=start, end=end, loss=loss):
             self._sink.append(batch, flow_records=records)
 
-    def _loss(self, drained: Drained, unreported: Unreported) -> flowlink_pb2.Loss:
+    def _loss(self, unreported: Unreported) -> flowlink_pb2.Loss:
         counted = self._source.counters()
         since = {counter: counted[counter] - self._counted[counter] for counter in Counter}
         self._counted = counted
@@ -179,21 +179,19 @@ class Pipeline:
         for reason, events in (
             ("map_full", since[Counter.MAP_FULL]),
             ("ring_lost", since[Counter.RING_LOST]),
-            ("drain_lost", drained.lost),
             ("uncounted_udp", since[Counter.UNCOUNTED_UDP]),
-            ("unknown_close", since[Counter.UNKNOWN_CLOSE]),
         ):
             metrics.EVENTS_LOST.labels(reason).inc(events)
         for reason, events in (
             ("unresolved", unreported.unresolved),
             ("not_a_pod", unreported.not_a_pod),
             ("mesh_loopback", unreported.mesh_loopback),
+            ("close_of_unknown_connection", since[Counter.UNKNOWN_CLOSE]),
         ):
             metrics.EVENTS_UNREPORTED.labels(reason).inc(events)
         return flowlink_pb2.Loss(
             map_full=since[Counter.MAP_FULL],
             ring_lost=since[Counter.RING_LOST],
-            drain_lost=drained.lost,
             unresolved=unreported.unresolved,
             not_a_pod=unreported.not_a_pod,
             mesh_loopback=unreported.mesh_loopback,

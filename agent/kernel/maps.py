@@ -8,6 +8,8 @@ returns when no program uses the other any more, and only that one is drained.
 
 from __future__ import annotations
 
+import errno
+import logging
 import struct
 import time
 from dataclasses import dataclass, replace
@@ -18,12 +20,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent import metrics
 from agent.errors import BpfSyscallError, LayoutError
 from agent.flow import FlowKey, FlowStats
 from agent.kernel import bpf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
@@ -60,7 +65,6 @@ class Drained:
     stats: Array
     start: Instant
     end: Instant
-    lost: int = 0  # entries that could not be read back
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -76,7 +80,6 @@ class Drained:
             stats=np.concatenate((self.stats, later.stats)),
             start=self.start,
             end=later.end,
-            lost=self.lost + later.lost,
         )
 
 
@@ -86,8 +89,11 @@ def possible_cpus(path: Path = _POSSIBLE_CPUS) -> int:
     return int(last.rsplit("-", 1)[-1]) + 1
 
 
-def drain(map_fd: int, keys: Array, values: Array, *, remove: bool = True) -> tuple[int, int]:
-    """Fill `keys` and `values` from a map that nobody writes to; (entries read, entries given up on)."""
+def drain(map_fd: int, keys: Array, values: Array, *, remove: bool = True) -> int:
+    """Fill `keys` and `values` from a map that nobody writes to; the entries read.
+
+    What a failing call leaves stays in the map and comes with a later drain: late, and counted as such, but not lost.
+    """
     cursor = bpf.BatchCursor(map_fd, remove=remove)
     filled = 0
     while not cursor.exhausted and filled < len(keys):
@@ -97,12 +103,14 @@ def drain(map_fd: int, keys: Array, values: Array, *, remove: bool = True) -> tu
                 values.ctypes.data + filled * values.itemsize,
                 len(keys) - filled,
             )
-        except BpfSyscallError:
-            return filled, len(keys) - filled
+        except BpfSyscallError as exc:
+            metrics.DRAINS_CUT.labels(errno.errorcode.get(exc.errno, str(exc.errno))).inc()
+            log.warning("the rest of this interval comes with a later one: %s", exc)
+            break
         if not got and not cursor.exhausted:
             break  # ENOSPC with the whole map's room left cannot happen: a bucket holds less than the map
         filled += got
-    return filled, 0
+    return filled
 
 
 class FlowMaps:
@@ -125,8 +133,8 @@ class FlowMaps:
         start = self._opened
         bpf.set_inner_map(self._outer_fd, self._inner_fds[self._active])
         self._opened = end = Instant.now()
-        filled, lost = drain(self._inner_fds[closing], self._keys, self._values)
-        return Drained(keys=self._keys[:filled], stats=self._values[:filled], start=start, end=end, lost=lost)
+        filled = drain(self._inner_fds[closing], self._keys, self._values)
+        return Drained(keys=self._keys[:filled], stats=self._values[:filled], start=start, end=end)
 
 
 def check_layout(inner_fd: int) -> bpf.MapInfo:

@@ -92,7 +92,7 @@ def _read(path: str) -> Drained:
         try:
             entries = check_layout(descriptor).max_entries
             keys, stats = np.empty(entries, FlowKey), np.empty(entries, FlowStats)
-            filled, lost = drain(descriptor, keys, stats, remove=False)
+            filled = drain(descriptor, keys, stats, remove=False)
         finally:
             os.close(descriptor)
     except AgentError:
@@ -100,4 +100,4 @@ def _read(path: str) -> Drained:
     keys, stats = keys[:filled].copy(), stats[:filled].copy()
     begin = int(stats["first_ns"].min()) if filled else now.boot_ns
     start = Instant(boot_ns=begin, wall_ns=now.wall_ns - (now.boot_ns - begin))
-    return Drained(keys=keys, stats=stats, start=start, end=now, lost=lost)
+    return Drained(keys=keys, stats=stats, start=start, end=now)

@@ -5,9 +5,13 @@ import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import pytest
 
+from agent import metrics
+from agent.errors import BpfSyscallError
 from agent.flow import FlowKey, FlowStats
 from agent.identity.resolver import Attributed, FirstSight, Unreported
+from agent.kernel import maps
 from agent.kernel.capture import Announcement, CgroupCreatedEvent, FirstSightEvent
 from agent.kernel.maps import Counter, Drained, Instant
 from agent.pipeline import Pipeline
@@ -128,3 +132,27 @@ async def test_ring_is_read_as_soon_as_it_is_readable() -> None:
     os.close(reading)
     os.close(writing)
     pipeline.close()
+
+
+def test_a_drain_that_is_cut_keeps_what_it_read_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not read stays in the map: late, not lost."""
+
+    class Cursor:
+        exhausted = False
+
+        def __init__(self, map_fd: int, *, remove: bool) -> None:
+            self.calls = [7]
+            assert (map_fd, remove) == (5, True)
+
+        def read(self, keys_address: int, values_address: int, capacity: int) -> int:
+            assert keys_address
+            assert values_address
+            if not self.calls:
+                raise BpfSyscallError("draining a map", 12)
+            assert capacity == 100
+            return self.calls.pop()
+
+    monkeypatch.setattr(maps.bpf, "BatchCursor", Cursor)
+    before = metrics.DRAINS_CUT.labels("ENOMEM")._value.get()
+    assert maps.drain(5, np.empty(100, FlowKey), np.empty(100, FlowStats)) == 7
+    assert metrics.DRAINS_CUT.labels("ENOMEM")._value.get() == before + 1
