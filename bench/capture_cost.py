@@ -291,7 +291,3 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the agent did not get there")
         time.sleep(0.1)
-
-
-def figures() -> list[Figure]:
-    return [*hooks(), *latency(), *memory()]
