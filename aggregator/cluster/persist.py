@@ -7,6 +7,7 @@ at which the view was right: in between it may have been so.
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ class Persistence:
         self._retention_seconds = retention_seconds
         self._written: dict[str, int] = {}  # key -> hash of the Episode
         self._next_save = 0.0
+        self._saving = threading.Lock()
 
     def due(self, now_seconds: float) -> bool:
         if now_seconds < self._next_save:
@@ -64,7 +66,14 @@ class Persistence:
         return datetime.fromtimestamp(time.time() - self._retention_seconds, UTC)
 
     def save(self) -> int:
-        """Write what changed; how many episodes. A store that refuses is tried again the next time."""
+        """Write what changed; how many episodes. A store that refuses is tried again the next time.
+
+        One at a time: the last save before the end waits for one that is under way in a thread.
+        """
+        with self._saving:
+            return self._save()
+
+    def _save(self) -> int:
         view = self._view
         with view.lock:
             pods, view.history.changed_pods = view.history.changed_pods, set()

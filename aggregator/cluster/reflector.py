@@ -189,6 +189,8 @@ class Reflector:
             read_seconds=timing.hang_seconds,
         ) as lines:
             self._lines = lines
+            if self._stopping.is_set():  # it was told while it connected, when there was nothing to shut
+                return
             self._heard()
             self.state, self.reason = State.WATCHING, ""
             try:
