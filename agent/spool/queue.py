@@ -196,6 +196,12 @@ class Spool:
                 self._give_up(wanted, flowlink_pb2.GAP_REASON_CORRUPT)
             return self._gap_from(wanted)
 
+    def give_up(self, seq: int) -> None:
+        """The aggregator cannot take this batch, it is too large: a Gap stands for it."""
+        with self._lock:
+            if seq in self._batches:
+                self._give_up(seq, flowlink_pb2.GAP_REASON_EVICTED)
+
     def acknowledge(self, seq: int) -> None:
         """Everything up to `seq` is committed: forget it."""
         with self._lock:

@@ -66,6 +66,7 @@ class _Window:
 
     batches: int
     size_bytes: int
+    max_batch_bytes: int
     acknowledged: int
     sent: int
     in_flight: list[tuple[int, int]]  # (last seq, bytes), oldest first
@@ -237,6 +238,7 @@ class FlowLinkStream:
         return _Window(
             batches=max(1, welcome.window_batches),
             size_bytes=max(1, welcome.window_bytes),
+            max_batch_bytes=welcome.max_batch_bytes or 1 << 20,
             acknowledged=welcome.committed_seq,
             sent=welcome.committed_seq,
             in_flight=[],
@@ -266,6 +268,9 @@ class FlowLinkStream:
             throttle_seconds = window.throttle_until - loop.time()
             if throttle_seconds <= 0 and window.open:
                 pending = self._spool.next_after(window.sent)
+                if pending is not None and len(pending.message) > window.max_batch_bytes:
+                    self._spool.give_up(pending.from_seq)
+                    continue
                 if pending is not None:
                     window.add(pending.to_seq, len(pending.message))
                     await call.write(pending.message)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
-from aggregator.errors import CursorMovedError, LinkCollisionError, StoreRefusedError, StoreUnavailableError
+from aggregator.errors import CursorMovedError, LinkCollisionError, StoreError, StoreRefusedError
 from aggregator.metrics import (
     INGEST_BATCHES,
     INGEST_FLOW_RECORDS,
@@ -89,7 +89,7 @@ class Recorder:
                 while group:
                     try:
                         verdicts = await loop.run_in_executor(executor, self.record, group)
-                    except StoreUnavailableError as error:
+                    except StoreError as error:
                         RECORDING_RETRIES.labels("unavailable").inc()
                         log.warning("%s; %d deliveries wait", error, len(group))
                         RECORDING_ALIVE.set_to_current_time()
@@ -127,7 +127,7 @@ class Recorder:
     # ---- one group, in the recorder's thread ------------------------------------------------------------------------
 
     def record(self, group: Sequence[Delivery]) -> list[_Verdict]:
-        """Write the group, and say what became of each delivery. Raises StoreUnavailableError with nothing decided."""
+        """Write the group, and say what became of each delivery. Raises StoreError with nothing decided."""
         verdicts: list[_Verdict] = []
         with RECORDING_COMMIT_SECONDS.time():
             for chunk in _chunks(group):
@@ -149,17 +149,29 @@ class Recorder:
                 self._grouping.refuse_links(collision.link_ids)
             except StoreRefusedError as error:
                 RECORDING_RETRIES.labels("refused").inc()
-                if len(left) > 1:
-                    return [*verdicts, *(verdict for delivery in left for verdict in self._record_chunk([delivery]))]
-                poisoned = _poisoned(left[0], str(error))
-                if poisoned is None:
-                    return [*verdicts, (left[0], Recorded.FENCED, str(error))]
-                left = [poisoned]
+                return [*verdicts, *self._apart(left, str(error))]
+            except StoreError:
+                raise
+            except Exception as error:
+                # A batch that breaks the code must not be met again and again: it is set aside like one the store
+                # refuses.
+                RECORDING_RETRIES.labels("unexpected").inc()
+                log.exception("recording %d deliveries failed", len(left))
+                return [*verdicts, *self._apart(left, f"recording it failed: {type(error).__name__}")]
             else:
                 RECORDING_GROUP_BATCHES.observe(len(left))
                 verdicts += [(delivery, Recorded.COMMITTED, _reason(delivery)) for delivery in left]
                 left = []
         return verdicts
+
+    def _apart(self, deliveries: Sequence[Delivery], reason: str) -> list[_Verdict]:
+        """One by one, to find the delivery that cannot be written; that one goes to the quarantine."""
+        if len(deliveries) > 1:
+            return [verdict for delivery in deliveries for verdict in self._record_chunk([delivery])]
+        poisoned = _poisoned(deliveries[0], reason)
+        if poisoned is None:
+            return [(deliveries[0], Recorded.FENCED, reason)]
+        return self._record_chunk([poisoned])
 
     def _commit(self, deliveries: Sequence[Delivery]) -> None:
         now_ms = self._now_ms()

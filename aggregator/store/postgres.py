@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import OperationalError
 
 from aggregator.store.deltas import ACTIVITY, ActivityArray, coarse
 from aggregator.store.keys import DAY_MINUTES, moment
@@ -155,7 +155,7 @@ def drop_partitions(engine: Engine, *, first_kept_day: dict[str, int]) -> list[s
             with engine.begin() as connection:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
                 connection.exec_driver_sql(f"DROP TABLE IF EXISTS {partition.name}")
-        except ProgrammingError:
+        except OperationalError:  # the lock timeout
             continue
         dropped.append(partition.name)
     return dropped

@@ -153,6 +153,37 @@ async def test_what_the_database_refuses_is_quarantined_alone(store: Store, spoo
     assert connections(store) == 3
 
 
+async def test_a_batch_that_breaks_the_code_is_set_aside(store: Store, spool: Spool) -> None:
+    def answer(flow: FlowIdentity, _at: datetime) -> Resolution | None:
+        if flow.port == 1_002:
+            raise RuntimeError("a bug")
+        return None
+
+    async with (
+        running_aggregator(store, resolver=FakeResolver(answer=answer)) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        for batch in (flows(2), flows(3), flows(1)):
+            spool.append(batch_of(batch))
+        await empty(spool)
+    assert connections(store) == 3
+    assert [batch.seq for batch in store.quarantined(CLUSTER)] == [2]
+
+
+async def test_a_batch_that_is_too_large_becomes_a_gap(sqlite_store: Store, spool: Spool) -> None:
+    limits = IngestLimits(max_batch_bytes=2_000)
+    async with (
+        running_aggregator(sqlite_store, limits=limits) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        for batch in (flows(2), flows(500), flows(1)):
+            spool.append(batch_of(batch))
+        await empty(spool)
+    assert connections(sqlite_store) == 3
+    (gap,) = sqlite_store.gaps(CLUSTER)
+    assert (gap.from_seq, gap.to_seq, gap.flow_records) == (2, 2, 500)
+
+
 async def test_a_database_that_is_away_holds_agents_back_and_loses_nothing(sqlite_store: Store, spool: Spool) -> None:
     store = sqlite_store
     real_merge = store.sink.merge
