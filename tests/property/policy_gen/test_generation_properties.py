@@ -66,7 +66,8 @@ def test_soundness_and_what_is_left_out_is_denied(world: World, options: Setting
     for proposal in generation.proposals:
         for row in proposal.included:
             for connection, said in explained(generation.policies, world.cluster, row.observed.link):
-                unowned = said.egress.outcome is DirectionOutcome.UNKNOWN  # an address of the pod CIDR that is nobody's
+                sides = {said.egress.outcome, said.ingress.outcome}
+                unowned = DirectionOutcome.UNKNOWN in sides  # an address of the pod CIDR that is nobody's
                 assert said.verdict is Verdict.ALLOWED or unowned, (row, connection, said)
     for left in generation.left_out:
         if left.denied:

@@ -228,7 +228,10 @@ def test_probes_attempts_and_guesses_are_left_out() -> None:
     )
     assert {"failed-attempts", "low-confidence"} <= codes(generation)
     assert not policy_of(generation, WEB).ingress
-    assert WEB not in made(seen(NODES, WEB, 8080, same_node_probe=True)).by_workload
+    probe = seen(NODES, WEB, 8080, same_node_probe=True)
+    assert WEB not in made(probe).by_workload
+    everything = made(probe, decisions=[rule_for(WEB, INGRESS, GeneralRule.ALLOW_ALL)])
+    assert set(reasons(everything).values()) == {Reason.SAME_NODE_PROBE}
 
 
 def test_an_outside_address_waits_for_a_person() -> None:
