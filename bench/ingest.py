@@ -1,5 +1,6 @@
 """Delivery and store: `python -m bench.ingest`. Starts a PostgreSQL of its own; leaves nothing behind."""
 
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -30,4 +31,5 @@ def figures() -> Iterator[Figure]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken down again
     sys.exit(0 if emit("ingest", figures()) else 1)

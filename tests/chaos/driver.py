@@ -176,6 +176,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--sqlite", action="store_true", help="the embedded database instead of PostgreSQL")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is taken down again
     kills, verdict = torment(
         seconds=arguments.seconds, kills=arguments.kills, seed=arguments.seed, sqlite=arguments.sqlite
     )
