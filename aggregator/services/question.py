@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Protocol
 
 from aggregator.errors import NotFoundError
-from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy, Policy
+from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
 from aggregator.model.finding import Finding
@@ -85,23 +85,12 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    caller: Caller
-    sight: Sight
-    state: DecisionState
-    stale: bool
+class Derived:
+    """What is computed from a snapshot and decisions alone, once for both; each part when it is first asked for."""
+
+    cluster: ClusterSnapshot
+    decisions: Decisions
     profile: Profile
-    now: datetime
-    overview: Overview = field(repr=False)
-    read_links: Callable[[Scope, Span | None], Sequence[ObservedLink]] = field(repr=False)
-
-    @property
-    def cluster(self) -> ClusterSnapshot:
-        return self.sight.cluster
-
-    @cached_property
-    def decisions(self) -> Decisions:
-        return self.sight.decisions(self.state.decisions)
 
     @cached_property
     def selectors(self) -> Selectors:
@@ -112,14 +101,55 @@ class Question:
         return Addresses(self.cluster, self.decisions)
 
     @cached_property
-    def applied_policies(self) -> tuple[Policy, ...]:
-        """Those that are in force now, of every kind that is understood."""
+    def applied(self) -> Verdicts:
+        """Under the policies that are in force now, of every kind that is understood."""
         extra = (p for p in self.cluster.extra_policies if isinstance(p, AdminPolicy | ForeignPolicy))
-        return (*self.cluster.policies, *extra)
+        return Verdicts(self.cluster, (*self.cluster.policies, *extra), self.profile)
 
     @cached_property
+    def known_workloads(self) -> frozenset[Workload]:
+        """Those that the cluster shows now."""
+        return frozenset(r.workload for r in self.cluster.workloads) | frozenset(self.cluster.pods_by_workload)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    caller: Caller
+    sight: Sight
+    state: DecisionState
+    stale: bool
+    derived: Derived
+    now: datetime
+    overview: Overview = field(repr=False)
+    read_links: Callable[[Scope, Span | None], Sequence[ObservedLink]] = field(repr=False)
+
+    @property
+    def cluster(self) -> ClusterSnapshot:
+        return self.derived.cluster
+
+    @property
+    def decisions(self) -> Decisions:
+        return self.derived.decisions
+
+    @property
+    def profile(self) -> Profile:
+        return self.derived.profile
+
+    @property
+    def selectors(self) -> Selectors:
+        return self.derived.selectors
+
+    @property
+    def addresses(self) -> Addresses:
+        return self.derived.addresses
+
+    @property
     def applied(self) -> Verdicts:
-        return Verdicts(self.cluster, self.applied_policies, self.profile)
+        return self.derived.applied
+
+    @property
+    def known_workloads(self) -> frozenset[Workload]:
+        return self.derived.known_workloads
 
     def rows(self, *, namespace: str | None = None, workloads: Sequence[Workload] = (), span: Span | None) -> Rows:
         """Every link with an end in one of the workloads, else in the namespace, else all of the cluster."""
@@ -133,11 +163,6 @@ class Question:
             found.update((row.link, row) for row in self.read_links(scope, span))
         clear, masked = self.sight.rows(sorted(found.values(), key=lambda row: row.link.sort_key()))
         return Rows(clear=clear, masked=masked)
-
-    @cached_property
-    def known_workloads(self) -> frozenset[Workload]:
-        """Those that the cluster shows now."""
-        return frozenset(r.workload for r in self.cluster.workloads) | frozenset(self.cluster.pods_by_workload)
 
     def workloads_of(self, ref: WorkloadRef) -> tuple[Workload, ...]:
         """The workload itself, or the backends of a Service. Raises NotFoundError for a Service that is not there."""

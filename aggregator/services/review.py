@@ -32,7 +32,7 @@ from aggregator.services.policy_views import (
 )
 from aggregator.services.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
 from aggregator.services.proposals import proposal_view, proved
-from aggregator.services.question import SERVICE_KIND, LinkStore, Question, Rows, View, WorkloadRef
+from aggregator.services.question import SERVICE_KIND, Derived, LinkStore, Question, Rows, View, WorkloadRef
 from aggregator.services.said_views import BaselineView
 from aggregator.services.sight import Sight
 from aggregator.services.signing import Signing
@@ -42,7 +42,7 @@ from aggregator.services.tables import link_rows, rows_by_id
 from aggregator.services.views import AddressRow, AgentView, FindingView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
-from aggregator.store.decisions import DecisionLog
+from aggregator.store.decisions import DecisionLog, DecisionState
 from aggregator.store.overview import Overview
 from aggregator.store.sign_offs import SignOffs
 
@@ -85,21 +85,35 @@ class Review:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._profile = profile_named(sources.profile)
+        self._kept: Derived | None = None
         self.deciding = Deciding(sources.decisions, self.question)
         self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
 
     def question(self, caller: Caller) -> Question:
         sources = self._sources
+        sight = Sight(caller=caller, whole=sources.view.snapshot, key=sources.masking_key)
+        state = sources.decisions.state(sources.view.cluster)
         return Question(
             caller=caller,
-            sight=Sight(caller=caller, whole=sources.view.snapshot, key=sources.masking_key),
-            state=sources.decisions.state(sources.view.cluster),
+            sight=sight,
+            state=state,
             stale=sources.view.stale,
-            profile=self._profile,
+            derived=self._derived(sight, state),
             now=sources.clock(),
             overview=sources.overview,
             read_links=sources.store.links,
         )
+
+    def _derived(self, sight: Sight, state: DecisionState) -> Derived:
+        """Kept between questions of callers who see everything, while the cluster and the decisions stay the same."""
+        if not sight.everything:
+            decisions = sight.decisions(state.decisions)
+            return Derived(cluster=sight.cluster, decisions=decisions, profile=self._profile)
+        kept = self._kept
+        if kept is None or kept.cluster is not sight.whole or kept.decisions is not state.decisions:
+            kept = Derived(cluster=sight.whole, decisions=state.decisions, profile=self._profile)
+            self._kept = kept
+        return kept
 
     # ---- what there is ----------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Verdicts:
         judged = [
             (self._judge.explain(connection), connection) for connection in islice(self._connections(link), MAX_PAIRS)
         ]
+        self._judge.asked.clear()  # remembered answers are enough
         if not judged:
             missing = next((end for end in (link.src, link.dst) if not self._live.endpoints(end)), None)
             cause = "it is a pod's traffic to itself" if missing is None else f"the cluster does not show {missing} now"

@@ -121,11 +121,11 @@ class DecisionLog:
                     _write(connection, cluster, added)
             except _TakenError:
                 continue
-            return self.state(cluster)
+            return before.with_entries(added)
         raise ConflictError("others decide at the same moment: try again")
 
     def _read(self, connection: Connection, cluster: str) -> DecisionState:
-        known = self._states.get(cluster, DecisionState())
+        known = self._states.setdefault(cluster, DecisionState())
         table = schema.decision
         rows = connection.execute(
             select(table)
