@@ -43,15 +43,32 @@ help: ## list the targets
 	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(AS_OWNER) touch .venv/ready
 
+# htmx, as published: the bytes are pinned, so it does not matter whose package carries them. A wheel that bundles it is
+# taken with the pip that is there anyway, because Debian's npm is 400 packages; `npm pack htmx.org` gives the same file.
+HTMX := aggregator/web/static/vendor/htmx.min.js
+HTMX_WHEEL := django-htmx==1.29.0
+HTMX_SHA256 := 71ea67185bfa8c98c39d31717c6fce5d852370fcdfd129db4543774d3145c0de
+
+$(HTMX): | .venv/ready
+	@echo "fetching htmx"
+	@$(AS_OWNER) mkdir -p build/htmx $(@D)
+	@$(AS_OWNER) .venv/bin/pip download -q --disable-pip-version-check --no-deps -d build/htmx $(HTMX_WHEEL)
+	@$(AS_OWNER) $(PY) -m zipfile -e build/htmx/*.whl build/htmx/wheel
+	@echo "$(HTMX_SHA256)  build/htmx/wheel/django_htmx/static/django_htmx/htmx-2.min.js" | sha256sum --check --quiet
+	@$(AS_OWNER) install -m 644 build/htmx/wheel/django_htmx/static/django_htmx/htmx-2.min.js $@
+
+.PHONY: web
+web: $(HTMX) ## fetch what the page needs and does not keep in git
+
 .PHONY: setup-demo
 setup-demo: ## install what the demo needs
 	@$(call apt-install,$(DEMO_PACKAGES))
-	@$(MAKE) .venv/ready
+	@$(MAKE) .venv/ready web
 
 .PHONY: setup
 setup: ## install what the tests need
 	@$(call apt-install,$(TEST_PACKAGES))
-	@$(MAKE) .venv/ready
+	@$(MAKE) .venv/ready web
 
 .PHONY: lock
 lock: ## pin every dependency by hash again

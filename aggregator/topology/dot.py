@@ -10,7 +10,7 @@ from html import escape
 
 from aggregator.topology.graph import Band, Card, Fate, Graph, Line, Look, Row
 
-CARD_WIDTH = 188
+CARD_WIDTH = 172
 _PAD = 12
 # Widths in 1/1000 em of DejaVu Sans, the widest common face: what fits in it fits in any other.
 _NARROW, _WIDE = frozenset("iljtfrI.,:;'|!()[] -"), frozenset("mwMWGOQ%@")
@@ -18,7 +18,7 @@ _WIDTHS = (400, 640, 1000)
 
 _HEAD = """\
 digraph "topology" {
-  graph [rankdir=LR, nodesep=0.22, ranksep=1.3, pad=0.03, bgcolor="transparent", outputorder=edgesfirst]
+  graph [rankdir=LR, nodesep=0.22, ranksep=1.0, pad=0.03, bgcolor="transparent", outputorder=edgesfirst]
   node  [shape=plain, fontname="DejaVu Sans", fontsize=12, fontcolor="#15181c"]
   edge  [color="#15181c", penwidth=1.5, arrowsize=1]
 """

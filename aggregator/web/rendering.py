@@ -30,7 +30,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=number, size=size, moment=moment, yaml=yaml_lines, segment=segment, plural=plural)
+    made.filters.update(number=number, size=size, moment=moment, yaml=yaml_lines, segment=segment, plural=plural, within=within)
     return made
 
 
@@ -62,6 +62,11 @@ def moment(at: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{} UTC">{} UTC</time>').format(
         utc.isoformat(timespec="seconds"), utc.strftime("%Y-%m-%d %H:%M:%S"), utc.strftime("%-d %b, %H:%M:%S")
     )
+
+
+def within(name: str, namespace: str) -> str:
+    """Without the namespace that the page is about."""
+    return name.removeprefix(f"{namespace}/")
 
 
 def segment(text: str) -> str:

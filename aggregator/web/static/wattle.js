@@ -71,6 +71,17 @@ for (const [starts, ends] of [["mouseover", "mouseout"], ["focusin", "focusout"]
   });
 }
 
+// A map wider than its frame begins at the selected workload.
+function center(root) {
+  for (const canvas of all(".canvas", root)) {
+    const own = canvas.querySelector(".self");
+    if (!own || canvas.scrollWidth <= canvas.clientWidth) continue;
+    const box = own.getBoundingClientRect();
+    const frame = canvas.getBoundingClientRect();
+    canvas.scrollLeft += box.left + box.width / 2 - frame.left - frame.width / 2;
+  }
+}
+
 // ---- copying ---------------------------------------------------------------------------------------------------------
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
@@ -121,8 +132,10 @@ document.addEventListener("htmx:afterSettle", () => {
   const article = shown && document.getElementById(shown);
   if (article) show(article);
   localTimes(document);
+  center(document);
   leave();
 });
 document.addEventListener("htmx:sendError", () => say("The aggregator does not answer; nothing was decided"));
 
 localTimes(document);
+center(document);
