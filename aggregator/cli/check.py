@@ -7,8 +7,8 @@ import typer
 
 from aggregator.cli import show
 from aggregator.cli.options import Format, Output, ProfileName, chosen_profile
-from aggregator.cluster.scenario import load_scenarios
 from aggregator.services.checking import check_scenarios
+from aggregator.services.offline_load import load_pages
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def run_tests(
 ) -> None:
     """Check what pages expect of their own policies: expectations, matrix, explanations, unprotected workloads."""
     judged_by = chosen_profile(profile)
-    scenarios = [scenario for file in files for scenario in load_scenarios(file)]
+    scenarios = [scenario for file in files for scenario in load_pages(file)]
     report = check_scenarios(scenarios, judged_by)
     if output is not Output.TABLE:
         show.data(report.as_dict(), output)

@@ -22,7 +22,7 @@ from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.view import NONSENSE, ClusterView
 from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import ClusterError, InputError
-from aggregator.model.cluster import ClusterSnapshot
+from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.history import EpisodeStore
 
@@ -229,7 +229,15 @@ def _flattened(document: object) -> Iterator[tuple[ObjectId, Raw]]:
         namespace = str(metadata.get("namespace") or "")
         if not namespace and kind not in CLUSTER_SCOPED:
             namespace = "default"
+        if kind == "Namespace":
+            document = _named(document, metadata)
         yield (kind_of(document), namespace, str(metadata["name"]), str(metadata.get("uid") or "")), document
+
+
+def _named(namespace: Raw, metadata: Raw) -> Raw:
+    """NP-17: the API server writes this label on every namespace, so its absence from a manifest says nothing."""
+    labels = {NAMESPACE_NAME_LABEL: str(metadata["name"]), **(metadata.get("labels") or {})}
+    return {**namespace, "metadata": {**metadata, "labels": labels}}
 
 
 CLUSTER_SCOPED = frozenset(

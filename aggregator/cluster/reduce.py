@@ -217,7 +217,7 @@ def pod(raw: Raw) -> PodFacts:
         host_network=bool(spec.get("hostNetwork")),
         labels=labels_of(metadata.get("labels")),
         ips=addresses(texts),
-        ports=_container_ports(spec),
+        ports=container_ports(spec),
         owner=controller_of(metadata),
         since=since,
         until=_containers_finished(status) if ended else FOREVER,
@@ -226,7 +226,7 @@ def pod(raw: Raw) -> PodFacts:
     )
 
 
-def _container_ports(spec: Raw) -> tuple[ContainerPort, ...]:
+def container_ports(spec: Raw) -> tuple[ContainerPort, ...]:
     """Ports of containers and of restartable init containers (sidecars); NP-26."""
     containers = list(spec.get("containers") or ())
     containers.extend(i for i in spec.get("initContainers") or () if i.get("restartPolicy") == "Always")

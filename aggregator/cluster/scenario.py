@@ -24,6 +24,7 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
 from aggregator.policy.adminparse import parse_any
 from aggregator.policy.endpoints import pair
+from aggregator.policy.field import kind_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,12 @@ def parse_scenarios(text: str, *, file: str = "") -> tuple[Scenario, ...]:
 
 def scenario_of(raw: object, *, file: str = "", document: int = 1) -> Scenario:
     """One scenario from its parsed page."""
+    if not isinstance(raw, Mapping):
+        says = f"must be a scenario (a mapping with a name), is {kind_name(raw)}"
+        raise InputError(says, file=file, document=document)
+    if "apiVersion" in raw and "kind" in raw:
+        says = f"{raw['kind']} is a Kubernetes object; a page with expectations is needed"
+        raise InputError(says, file=file, document=document, field="kind")
     try:
         page = ScenarioPage.model_validate(raw)
     except ValidationError as exc:

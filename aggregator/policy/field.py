@@ -34,14 +34,14 @@ class Field:
         if self.value is None:
             return {}
         if not isinstance(self.value, Mapping):
-            raise self.refuse(f"must be an object, is {_kind(self.value)}")
+            raise self.refuse(f"must be an object, is {kind_name(self.value)}")
         return self.value
 
     def items(self) -> Iterator["Field"]:
         if self.value is None:
             return
         if not isinstance(self.value, list | tuple):
-            raise self.refuse(f"must be a list, is {_kind(self.value)}")
+            raise self.refuse(f"must be a list, is {kind_name(self.value)}")
         for index, item in enumerate(self.value):
             yield Field(item, f"{self.path}[{index}]")
 
@@ -49,12 +49,12 @@ class Field:
         if self.value is None and default is not None:
             return default
         if not isinstance(self.value, str):
-            raise self.refuse(f"must be a string, is {_kind(self.value)}")
+            raise self.refuse(f"must be a string, is {kind_name(self.value)}")
         return self.value
 
     def number(self) -> int:
         if isinstance(self.value, bool) or not isinstance(self.value, int):
-            raise self.refuse(f"must be a whole number, is {_kind(self.value)}")
+            raise self.refuse(f"must be a whole number, is {kind_name(self.value)}")
         return self.value
 
     def labels(self) -> Labels:
@@ -67,7 +67,7 @@ class Field:
         return tuple(sorted(found.items()))
 
 
-def _kind(value: object) -> str:
+def kind_name(value: object) -> str:
     match value:
         case None:
             return "missing"

@@ -21,7 +21,8 @@ def rule_subject(policy: NetworkPolicy, ref: RuleRef) -> str:
 def check_effect(table: VerdictTable) -> Iterator[Finding]:
     """Vacuous sets and policies, redundant and shadowed policies and rules."""
     policies = table.universe.policies
-    if policies and table.is_vacuous():
+    # Of policies in files without any pod nothing is known, and that is no fault of theirs.
+    if policies and table.universe.cluster.pods and table.is_vacuous():
         yield Finding(
             code=Code.VACUOUS,
             severity=Severity.WARNING,

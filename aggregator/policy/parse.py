@@ -28,6 +28,7 @@ from aggregator.policy.field import Field
 API_VERSIONS = ("networking.k8s.io/v1", "extensions/v1beta1")  # the second has the same meaning; gone since 1.16
 _CIDR = re.compile(r"([0-9a-fA-F:.]+)/([0-9]{1,3})")
 _V4_MAPPED_BITS = 96
+_KUBECTLS_OWN = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the object; applying writes it anew
 
 
 def parse_policy(obj: Mapping[str, Any], *, default_namespace: str = "default") -> NetworkPolicy:
@@ -50,7 +51,7 @@ def parse_policy(obj: Mapping[str, Any], *, default_namespace: str = "default") 
         ingress=tuple(_rule(rule, "from") for rule in spec["ingress"].items()),
         egress=tuple(_rule(rule, "to") for rule in spec["egress"].items()),
         labels=metadata["labels"].labels(),
-        annotations=metadata["annotations"].labels(),
+        annotations=tuple(pair for pair in metadata["annotations"].labels() if pair[0] != _KUBECTLS_OWN),
     )
 
 

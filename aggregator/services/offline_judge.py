@@ -28,6 +28,8 @@ from aggregator.policy.lint_summary import summary
 from aggregator.policy.profiles.profile import Answer, Profile
 from aggregator.services.offline_load import Offline
 
+_SHOWN = 5  # names in a refusal
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -96,8 +98,17 @@ def _end(offline: Offline, reference: str) -> Pod | IPAddress:
             raise InputError(f"{reference!r} is not an address: {exc}", file=offline.file) from exc
     pod = next((pod for pod in offline.cluster.pods if str(pod) == reference), None)
     if pod is None:
-        raise InputError(f"there is no pod {reference!r}", file=offline.file)
+        raise InputError(f"there is no pod {reference!r}{_pods_there(offline)}", file=offline.file)
     return pod
+
+
+def _pods_there(offline: Offline) -> str:
+    """Whom one could have meant, a few at most."""
+    names = sorted(map(str, offline.cluster.pods))
+    if not names:
+        return "; there are no pods"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(names[:_SHOWN])}{more}"
 
 
 def lint_report(offline: Offline, profile: Profile) -> LintReport:

@@ -23,6 +23,7 @@ from aggregator.policy.adminparse import KINDS, parse_any
 from aggregator.services.offline import settings_of
 from aggregator.services.offline_flows import resolve_flows
 from aggregator.services.offline_foreign import foreign_policy
+from aggregator.services.offline_templates import with_stand_ins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,19 @@ def load(path: Path) -> tuple[Offline, ...]:
         raise InputError("is empty", file=str(path))
     if isinstance(first, Mapping) and "kind" in first:
         return (_from_manifests(path, documents),)
-    return tuple(_from_scenario(scenario) for scenario in parse_scenarios(text, file=str(path)))
+    return tuple(_from_scenario(scenario) for scenario in _scenarios(text, path))
+
+
+def load_pages(path: Path) -> tuple[Scenario, ...]:
+    """The scenarios of a file that must hold some. Raises InputError."""
+    return _scenarios(_read(path), path)
+
+
+def _scenarios(text: str, path: Path) -> tuple[Scenario, ...]:
+    found = parse_scenarios(text, file=str(path))
+    if not found:
+        raise InputError("is empty", file=str(path))
+    return found
 
 
 def load_all(paths: Iterable[Path]) -> tuple[Offline, ...]:
@@ -110,8 +123,10 @@ def _documents(directory: Path) -> Iterator[_Document]:
 def _from_manifests(path: Path, documents: Iterable[_Document]) -> Offline:
     policies: list[Policy] = []
     objects: list[Mapping[str, Any]] = []
+    raw: list[Mapping[str, Any]] = []
     for document in documents:
         for at, obj in _flattened(document.value, ""):
+            raw.append(obj)
             policy = _policy(obj, document, at)
             if policy is not None:
                 policies.append(policy)
@@ -119,12 +134,13 @@ def _from_manifests(path: Path, documents: Iterable[_Document]) -> Offline:
                 objects.append(obj)
     source = ManifestSource(path)
     source.load()
+    cluster = with_stand_ins(source.snapshot, raw)
     extra = tuple(policy for policy in policies if isinstance(policy, AdminPolicy | ForeignPolicy))
     native = tuple(policy for policy in policies if isinstance(policy, NetworkPolicy))
     return Offline(
         name=path.name,
         file=str(path),
-        cluster=replace(source.snapshot, policies=native, extra_policies=extra),
+        cluster=replace(cluster, policies=native, extra_policies=extra),
         policies=tuple(policies),
         objects=tuple(objects),
         findings=source.findings,

@@ -46,7 +46,7 @@ def test_a_file_is_read_and_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "field", "reason"),
     [
-        ("3", "", "valid dictionary"),
+        ("3", "", "must be a scenario"),
         ("name: 3", "name", "valid string"),
         ("name: a\npods: [{name: p, lables: {}}]", "pods[0].lables", "unknown key 'lables'"),
         ("name: a\npods: [{name: p, lables: {}}]\nfoo: 1", "pods[0].lables", "; foo: unknown key 'foo'"),
