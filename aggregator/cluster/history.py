@@ -54,7 +54,7 @@ class Timeline(Generic[K]):
         """
         found = [s for s in self.spans if s.key == key and s.since <= until and since <= s.until]
         if not found:
-            self.spans.append(Span(key, since, until, sure))
+            self.spans = [*self.spans, Span(key, since, until, sure)]  # no room to spare: most stay alone for ever
             return True
         changed = False
         for span in found:

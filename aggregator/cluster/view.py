@@ -62,7 +62,7 @@ class ClusterView:
         self.workload_facts: dict[ObjectName, WorkloadFacts] = {}
         self.others: dict[ObjectName, Raw] = {}  # what other parts give a meaning to, without status and bookkeeping
         self.unreadable: dict[ObjectName, str] = {}
-        self._pod_names: dict[ObjectKey, str] = {}
+        self._pod_names: dict[ObjectKey, str] = {}  # keys of pods without a UID
         self._nameless_pods = 0
         self._snapshot: ClusterSnapshot | None = None
 
@@ -233,7 +233,8 @@ class ClusterView:
         if workload is not None:
             self.labels.see(workload, facts.labels, at)
         self.pod_facts[key] = facts
-        self._pod_names[(facts.namespace, facts.name)] = key
+        if not facts.uid:
+            self._pod_names[(facts.namespace, facts.name)] = key
         self._touch(changed)
 
     def _key_of_nameless(self, facts: PodFacts) -> str:
