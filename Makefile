@@ -19,7 +19,7 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 VERDICTS := build/tests
 
 DEMO_PACKAGES := python3-bpfcc python3-venv graphviz dnsmasq-base redis-server nginx-light nftables iproute2 util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev
+TEST_PACKAGES := $(DEMO_PACKAGES) postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium
 
 define apt-install
 missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -43,8 +43,8 @@ help: ## list the targets
 	@$(AS_OWNER) .venv/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(AS_OWNER) touch .venv/ready
 
-# htmx, as published: the bytes are pinned, so it does not matter whose package carries them. A wheel that bundles it is
-# taken with the pip that is there anyway, because Debian's npm is 400 packages; `npm pack htmx.org` gives the same file.
+# htmx 2.0.10 as published on npm: its bytes are pinned, so it does not matter whose package carries them. A wheel that
+# bundles it is taken with the pip that is there anyway: npm itself would be dozens of packages for one file.
 HTMX := aggregator/web/static/vendor/htmx.min.js
 HTMX_WHEEL := django-htmx==1.29.0
 HTMX_SHA256 := 71ea67185bfa8c98c39d31717c6fce5d852370fcdfd129db4543774d3145c0de
@@ -117,7 +117,7 @@ lint: .venv/ready ## ruff, mypy --strict, the import contracts
 	@$(AS_OWNER) .venv/bin/mypy --cache-dir=build/mypy
 	@$(AS_OWNER) .venv/bin/lint-imports --no-cache --no-logo
 
-.PHONY: test-unit test-property test-conformance test-contract test-integration test-kernel test-chaos test-vm
+.PHONY: test-unit test-property test-conformance test-contract test-integration test-ui test-kernel test-chaos test-vm
 test-unit: .venv/ready ## needs nothing
 	$(call tier,unit,$(AS_OWNER),-n 2)
 test-property: .venv/ready ## laws, by hypothesis
@@ -128,6 +128,8 @@ test-contract: .venv/ready ## one suite for every implementation of a Protocol
 	$(call tier,contract,$(AS_ROOT),)
 test-integration: .venv/ready ## a real PostgreSQL, a real lab, the demo
 	$(call tier,integration,$(AS_ROOT),)
+test-ui: .venv/ready web ## the page, in Debian's Chromium
+	$(call tier,ui,$(AS_OWNER),-n 2)
 test-kernel: .venv/ready ## this machine's kernel
 	$(call tier,kernel,$(AS_ROOT),)
 test-chaos: .venv/ready ## kill -9, partitions, torn files

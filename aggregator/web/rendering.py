@@ -30,7 +30,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(number=number, size=size, moment=moment, yaml=yaml_lines, segment=segment, plural=plural, within=within)
+    made.filters.update(number=number, plural=plural, size=size, moment=moment, yaml=yaml_lines)
+    made.filters.update(segment=segment, within=within)
     return made
 
 

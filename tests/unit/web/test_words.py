@@ -1,0 +1,45 @@
+"""Values as words: nothing from a cluster becomes mark-up."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from aggregator.web.rendering import environment, moment, plural, size, yaml_lines
+
+YAML = 'metadata:\n  name: "x"\n  port: 53\n- to:\n# a note\n'
+
+
+def test_yaml_keeps_its_text_under_the_colours() -> None:
+    assert yaml_lines(YAML).striptags().split() == YAML.split()
+
+
+@pytest.mark.parametrize("line", ["<script>", 'a: "<b>"', "- <i>", '"<u>": 1', "# <s>"])
+def test_yaml_is_escaped(line: str) -> None:
+    assert "&lt;" in yaml_lines(line)
+    assert line[line.index("<") :][:3] not in str(yaml_lines(line)).replace("<span", "").replace("</span", "")
+
+
+def test_templates_escape_and_refuse_unknown_names() -> None:
+    made = environment()
+    assert made.autoescape is True
+    assert made.from_string("{{ name }}").render(name="<script>") == "&lt;script&gt;"
+    with pytest.raises(Exception, match="undefined"):
+        made.from_string("{{ nmae }}").render(name="x")
+
+
+@pytest.mark.parametrize(
+    ("count", "word", "words"),
+    [(1, "link", "1 link"), (2, "link", "2 links"), (2, "address", "2 addresses"), (1200, "policy", "1,200 policies")],
+)
+def test_a_count_says_what_it_counts(count: int, word: str, words: str) -> None:
+    assert plural(count, word) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (25_000_000, "25 MB")])
+def test_sizes(value: int, words: str) -> None:
+    assert size(value) == words
+
+
+def test_a_time_has_utc_in_its_title() -> None:
+    assert 'title="2026-11-20 12:00:00 UTC"' in moment(datetime(2026, 11, 20, 12, tzinfo=UTC))
+    assert moment(None) == "never"
