@@ -38,6 +38,7 @@ class FlowSource(Protocol):
     def flow_entries(self) -> int: ...
     def swap_and_drain(self) -> Drained: ...
     def counters(self) -> Mapping[Counter, int]: ...
+    def missed(self) -> int: ...
     def announcements(self) -> Iterator[Announcement]: ...
 
 
@@ -68,6 +69,7 @@ class Pipeline:
         self._open_flows = open_flows
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
+        self._missed = 0
         self._pending: Drained | None = None
         self._on_first_turn: Callable[[], None] | None = None
         self._turned_at = time.monotonic()
@@ -175,9 +177,12 @@ class Pipeline:
         counted = self._source.counters()
         since = {counter: counted[counter] - self._counted[counter] for counter in Counter}
         self._counted = counted
+        missed = self._source.missed()
+        missed_since, self._missed = missed - self._missed, missed
         metrics.FLOW_EVENTS.inc(since[Counter.EVENTS])
         for reason, events in (
             ("map_full", since[Counter.MAP_FULL]),
+            ("program_missed", missed_since),
             ("ring_lost", since[Counter.RING_LOST]),
             ("uncounted_udp", since[Counter.UNCOUNTED_UDP]),
         ):
@@ -190,7 +195,7 @@ class Pipeline:
         ):
             metrics.EVENTS_UNREPORTED.labels(reason).inc(events)
         return flowlink_pb2.Loss(
-            map_full=since[Counter.MAP_FULL],
+            map_full=since[Counter.MAP_FULL] + missed_since,  # refused by the kernel, either way
             ring_lost=since[Counter.RING_LOST],
             unresolved=unreported.unresolved,
             not_a_pod=unreported.not_a_pod,

@@ -38,11 +38,16 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramInfo:
-    """`run_time_ns` and `runs` stay 0 unless kernel.bpf_stats_enabled is on."""
+    """`run_time_ns` and `runs` stay 0 unless kernel.bpf_stats_enabled is on.
+
+    `missed` counts always: a program that is interrupted by an event of its own is not run again on top of itself
+    (kernel/trace/bpf_trace.c, __bpf_trace_run), and that event is lost.
+    """
 
     name: str
     run_time_ns: int
     runs: int
+    missed: int
 
 
 def _call(command: int, attr: bytearray, doing: str, *, accept: tuple[int, ...] = ()) -> tuple[int, int]:
@@ -134,11 +139,11 @@ def map_info(fd: int) -> MapInfo:
 
 
 def program_info(fd: int) -> ProgramInfo:
-    """Struct bpf_prog_info: name at 64, run_time_ns at 192, run_cnt at 200."""
+    """Struct bpf_prog_info: name at 64, run_time_ns at 192, run_cnt at 200, recursion_misses at 208."""
     info = _info(fd, 224, "reading a program's description")
-    run_time_ns, runs = struct.unpack_from("<QQ", info, 192)
+    run_time_ns, runs, missed = struct.unpack_from("<QQQ", info, 192)
     name = info[64:80].split(b"\0", 1)[0].decode("ascii", "replace")
-    return ProgramInfo(name=name, run_time_ns=run_time_ns, runs=runs)
+    return ProgramInfo(name=name, run_time_ns=run_time_ns, runs=runs, missed=missed)
 
 
 def _info(fd: int, length: int, doing: str) -> bytes:

@@ -95,6 +95,10 @@ class Capture:
     def counters(self) -> Mapping[Counter, int]:
         return self._counters.read()
 
+    def missed(self) -> int:
+        """Events that the kernel did not hand to a program, since it was loaded."""
+        return sum(program.missed for program in self.programs().values())
+
     def announcements(self) -> Iterator[Announcement]:
         for record in self.ring.records():
             (kind,) = struct.unpack_from("<I", record)

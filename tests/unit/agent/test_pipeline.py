@@ -31,6 +31,7 @@ class Source:
 
     def __init__(self) -> None:
         self.full = 0
+        self.full_of_itself = 0
         self.flows = 1
         self.news: list[Announcement] = []
 
@@ -39,6 +40,9 @@ class Source:
 
     def counters(self) -> Mapping[Counter, int]:
         return {counter: self.full if counter is Counter.MAP_FULL else 0 for counter in Counter}
+
+    def missed(self) -> int:
+        return self.full_of_itself
 
     def announcements(self) -> Iterator[Announcement]:
         while self.news:
@@ -85,7 +89,10 @@ def test_losses_are_differences_and_are_told_once() -> None:
     source.full = 7
     pipeline.turn()
     pipeline.turn()
-    assert [batch.loss.map_full for batch in sink.batches] == [5, 2, 0]
+    source.full_of_itself = 3
+    pipeline.turn()
+    pipeline.turn()
+    assert [batch.loss.map_full for batch in sink.batches] == [5, 2, 0, 3, 0]
     pipeline.close()
 
 
