@@ -53,7 +53,7 @@ def applied_policies(
     span: str,
 ) -> AppliedPoliciesView:
     """These policies with their hits, and which of these workloads nothing isolates."""
-    applied = AppliedPolicies(cluster=question.cluster)
+    applied = question.derived.selecting
     use = _use_by_policy(question, rows)
     return AppliedPoliciesView(
         scope=scope,

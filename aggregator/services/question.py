@@ -20,6 +20,7 @@ from aggregator.model.workload import Workload
 from aggregator.policy.addresses import Addresses
 from aggregator.policy.profiles.profile import Profile
 from aggregator.policy.selectors import Selectors
+from aggregator.services.applied import AppliedPolicies
 from aggregator.services.caller import Caller
 from aggregator.services.sight import Sight
 from aggregator.services.verdicts import Verdicts
@@ -105,6 +106,10 @@ class Derived:
         """Under the policies that are in force now, of every kind that is understood."""
         extra = (p for p in self.cluster.extra_policies if isinstance(p, AdminPolicy | ForeignPolicy))
         return Verdicts(self.cluster, (*self.cluster.policies, *extra), self.profile)
+
+    @cached_property
+    def selecting(self) -> AppliedPolicies:
+        return AppliedPolicies(cluster=self.cluster)
 
     @cached_property
     def known_workloads(self) -> frozenset[Workload]:

@@ -16,7 +16,6 @@ from aggregator.policy.certify import SecondEvaluator
 from aggregator.policy.lint import lint
 from aggregator.policy.profiles.known import profile_named
 from aggregator.services.addresses import address_rows
-from aggregator.services.applied import AppliedPolicies
 from aggregator.services.applied_views import applied_policies, explained
 from aggregator.services.baselines import Recorded, baseline_view
 from aggregator.services.caller import Caller, Resource, Verb
@@ -199,7 +198,7 @@ class Review:
         seen = (w for w in question.known_workloads if question.sight.namespace(w.namespace))
         workloads = sorted(w for w in seen if asked.namespace in {"", w.namespace})
         if asked.workloads:
-            selecting = AppliedPolicies(cluster=question.cluster)
+            selecting = question.derived.selecting
             policies = [p for p in policies if any(p in selecting.selecting(w) for w in asked.workloads)]
             workloads = list(asked.workloads)
         found = applied_policies(question, asked.rows, policies, workloads, scope=str(scope), span=span)

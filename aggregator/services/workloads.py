@@ -42,7 +42,7 @@ class _Seen:
 def list_workloads(question: Question, namespace: str, span: Span | None) -> list[WorkloadRow]:
     """All of a namespace, or of every namespace that the caller sees."""
     seen = _counted(question, namespace) if span is None else _seen_in(question, namespace, span)
-    applied = AppliedPolicies(cluster=question.cluster)
+    applied = question.derived.selecting
     return [
         _row(question, workload, seen.get(workload, _Seen()), applied)
         for workload in sorted(question.known_workloads | seen.keys())
@@ -73,7 +73,7 @@ def list_namespaces(question: Question) -> list[NamespaceRow]:
     pairs = question.overview.by_namespace(question.cluster.name)
     names = {n.name for n in question.cluster.namespaces} | {w.namespace for w in question.known_workloads}
     names |= {name for pair in pairs for name in (pair.src, pair.dst) if name}
-    recorded = {count.workload for count in question.overview.by_workload(question.cluster.name)}
+    recorded = question.overview.workloads(question.cluster.name)
     per_namespace = Counter(workload.namespace for workload in question.known_workloads | recorded)
     pods = Counter(pod.namespace for pod in question.cluster.pods if not pod.ended)
     policies = Counter(policy.namespace for policy in question.cluster.policies)

@@ -64,6 +64,16 @@ class Overview:
                 for row in connection.execute(statement)
             ]
 
+    def workloads(self, cluster: str) -> set[Workload]:
+        """Every workload that an end of a link is."""
+        found = set()
+        with translated(), self._engine.connect() as connection:
+            for end in ("src", "dst"):
+                name = [schema.link.c[f"{end}_{part}"] for part in ("namespace", "kind", "name")]
+                wanted = [schema.link.c.cluster_id == cluster_id_of(cluster), name[0] != ""]
+                found |= {tuple(row) for row in connection.execute(select(*name).distinct().where(*wanted))}
+        return {Workload(cluster=cluster, namespace=namespace, kind=kind, name=name) for namespace, kind, name in found}
+
     def by_workload(self, cluster: str, namespace: str = "") -> list[WorkloadCount]:
         """Of one namespace, or of all of them."""
         with translated(), self._engine.connect() as connection:

@@ -36,6 +36,7 @@ def test_counts_by_workload_are_those_of_the_rows(store: Store) -> None:
         established = [row.evidence for row in (*outward, *inward) if row.established]
         assert count.last_seen == max((seen.last_seen for seen in established if seen.last_seen), default=None)
         assert count.first_seen == min((seen.first_seen for seen in established if seen.first_seen), default=None)
+    assert Overview(store.engine).workloads("default") == {count.workload for count in found}
     shop = Overview(store.engine).by_workload("default", SHOP)
     assert [count.workload for count in shop] == [c.workload for c in found if c.workload.namespace == SHOP]
 
