@@ -200,7 +200,7 @@ class Grouping:
 
     def _touch_links(self, deltas: Deltas, rows: I64, first_ms: I64, last_ms: I64) -> None:
         slots = self._slot[rows]
-        order = np.argsort(slots, kind="stable")
+        order = np.argsort(slots)
         slots = slots[order]
         starts = np.flatnonzero(np.concatenate(([True], slots[1:] != slots[:-1])))
         touched = slots[starts]
@@ -275,7 +275,7 @@ class Grouping:
         slots = self._slot[rows]
         of_server = (self._flags[rows] & _SERVER) >> 1
         group = (slots * width + (bucket - first) // FINE_MINUTES) * 2 + of_server
-        order = np.argsort(group, kind="stable")
+        order = np.argsort(group)
         group = group[order]
         starts = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
         sums = {name: np.add.reduceat(columns[name][order], starts) for name in ("count", "tx_bytes", "rx_bytes")}
