@@ -318,8 +318,14 @@ class DirectionWriter:
         if direction is Direction.INGRESS:
             if not served or not by_rows:
                 return {}
-            self._say(written, direction, Origin.DNS, "every pod may ask the cluster's DNS")
-            return {Unit(key=(*peer_key("", every_pod()), "every pod"), peers=(every_pod(),)): codes(served)}
+            asking = {Unit(key=(*peer_key("", every_pod()), "every pod"), peers=(every_pod(),)): codes(served)}
+            nodes = self._peers.nodes if self._dns.caches else None
+            if nodes is None:
+                self._say(written, direction, Origin.DNS, "every pod may ask the cluster's DNS")
+                return asking
+            # A node-local cache is on its node's network, and asks here for what it has not: no pod to any selector.
+            self._say(written, direction, Origin.DNS, "every pod and every node's cache may ask the cluster's DNS")
+            return asking | {nodes: codes(served)}
         if served or not self._settings.synthesise_dns:
             return {}
         if any(row.reason is Reason.EXCLUDED and self._asks_dns(row) for row in rows):

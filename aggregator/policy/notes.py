@@ -108,6 +108,14 @@ def _of_row(row: "Judged") -> Finding | None:
                 message=row.text,
                 way_out="wait until the cluster shows it again, or type a CIDR",
             )
+        case Reason.SELECTOR_NOT_SEPARABLE:
+            return Finding(
+                code=SELECTOR_NOT_SEPARABLE,
+                severity=Severity.WARNING,
+                subject=str(link),
+                message=f"this connection was seen and is left out: {row.text}",
+                way_out="add a label of its own to the other end's pod template before this policy is applied",
+            )
         case Reason.NAMESPACE_NOT_NAMEABLE:
             return Finding(
                 code=NAMESPACE_WITHOUT_LABELS,

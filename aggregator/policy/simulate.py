@@ -65,8 +65,9 @@ def weight(evidence: Evidence, now: datetime) -> float:
 def _replay(row: ObservedLink, live: Live, before: Judge, judge: Judge, *, now: datetime, synthetic: bool) -> Replay:
     """The link's worst pair: one that would be cut counts more than any that would not."""
     link = row.link
+    probe = row.evidence.same_node_probe
     worst: tuple[int, Verdict, Verdict, Bucket, str, str] | None = None
-    for src in live.endpoints(link.src):
+    for src in () if probe else live.endpoints(link.src):
         for dst in live.endpoints(link.dst):
             for protocol, port in live.ports_of(link.dst, link.protocol, link.port):
                 connection = connect(src, dst, protocol, port)
@@ -83,6 +84,8 @@ def _replay(row: ObservedLink, live: Live, before: Judge, judge: Judge, *, now: 
         alive = live.endpoints(link.src) and live.endpoints(link.dst)
         verdict = Verdict.ALLOWED if alive else Verdict.UNKNOWN
         because = "no policy has a say" if alive else "the cluster shows nobody at one of its ends"
+        if alive and probe:
+            because = "a pod's own node always reaches it"
         return Replay(
             observed=row,
             now=verdict,
