@@ -74,58 +74,28 @@ def of_rows(rows: Iterable["Judged"], addresses: "Addresses") -> list[Finding]:
 
 def _of_row(row: "Judged") -> Finding | None:
     link = row.observed.link
+    subject, severity, message = str(link), Severity.WARNING, row.text
     match row.reason:
         case Reason.UNRESOLVED | Reason.INTERNAL_UNRESOLVED:
             address = next((end for end in (link.dst, link.src) if isinstance(end, Address)), None)
-            return Finding(
-                code=UNRESOLVED_IP,
-                severity=Severity.WARNING,
-                subject=str(link),
-                message=f"{address} is left out: {row.text}",
-                way_out="include the row, give the address an alias, or set the cluster's CIDRs",
-            )
+            code, message = UNRESOLVED_IP, f"{address} is left out: {row.text}"
+            way_out = "include the row, give the address an alias, or set the cluster's CIDRs"
         case Reason.FAILED_ATTEMPTS:
-            return Finding(
-                code=FAILED_ATTEMPTS,
-                severity=Severity.INFO,
-                subject=str(link),
-                message=row.text,
-                way_out="include the row if the connection is meant to work",
-            )
+            code, severity = FAILED_ATTEMPTS, Severity.INFO
+            way_out = "include the row if the connection is meant to work"
         case Reason.LOW_CONFIDENCE:
-            return Finding(
-                code=LOW_CONFIDENCE,
-                severity=Severity.WARNING,
-                subject=str(link),
-                message=row.text,
-                way_out="include the row if the server is right",
-            )
+            code, way_out = LOW_CONFIDENCE, "include the row if the server is right"
         case Reason.PEER_UNKNOWN:
-            return Finding(
-                code=PEER_UNKNOWN,
-                severity=Severity.WARNING,
-                subject=str(link),
-                message=row.text,
-                way_out="wait until the cluster shows it again, or type a CIDR",
-            )
+            code, way_out = PEER_UNKNOWN, "wait until the cluster shows it again, or type a CIDR"
         case Reason.SELECTOR_NOT_SEPARABLE:
-            return Finding(
-                code=SELECTOR_NOT_SEPARABLE,
-                severity=Severity.WARNING,
-                subject=str(link),
-                message=f"this connection was seen and is left out: {row.text}",
-                way_out="add a label of its own to the other end's pod template before this policy is applied",
-            )
+            code, message = SELECTOR_NOT_SEPARABLE, f"this connection was seen and is left out: {row.text}"
+            way_out = "add a label of its own to the other end's pod template before this policy is applied"
         case Reason.NAMESPACE_NOT_NAMEABLE:
-            return Finding(
-                code=NAMESPACE_WITHOUT_LABELS,
-                severity=Severity.WARNING,
-                subject=row.detail,
-                message=f"{link} is left out: {row.text}",
-                way_out=f"permit {NAMESPACE_NAME_LABEL} in the namespace label lists",
-            )
+            code, subject, message = NAMESPACE_WITHOUT_LABELS, row.detail, f"{link} is left out: {row.text}"
+            way_out = f"permit {NAMESPACE_NAME_LABEL} in the namespace label lists"
         case _:
             return None
+    return Finding(code=code, severity=severity, subject=subject, message=message, way_out=way_out)
 
 
 def decided_not_seen(link: Link) -> Finding:

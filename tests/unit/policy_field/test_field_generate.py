@@ -15,7 +15,8 @@ COREDNS = """
    owner: {kind: Deployment, name: coredns}, ports: [{name: dns, port: 5353, protocol: UDP}]}
 """
 WEB = """
-- {namespace: shop, name: web-1, labels: {app: web}, ip: 10.0.0.1, nodeIP: 192.168.0.1, owner: {kind: Deployment, name: web}}
+- {namespace: shop, name: web-1, labels: {app: web}, ip: 10.0.0.1, nodeIP: 192.168.0.1,
+   owner: {kind: Deployment, name: web}}
 """
 KUBE_DNS = """
 - {namespace: kube-system, name: kube-dns, clusterIP: 10.96.0.10, selector: {k8s-app: kube-dns},
