@@ -14,7 +14,7 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
-from aggregator.errors import ForbiddenError
+from aggregator.errors import ForbiddenError, UnauthenticatedError
 from aggregator.services.caller import Caller
 from aggregator.services.decisions import Deciding
 from aggregator.services.review import Review
@@ -69,6 +69,14 @@ class Visit:
     def status(self) -> StatusView | None:
         """None when the caller may not see the agents."""
         return allowed(lambda: self.review.status(self.caller))
+
+    @property
+    def development(self) -> bool:
+        """False where nobody knows who calls."""
+        try:
+            return self.caller.development
+        except UnauthenticatedError:
+            return False
 
     @property
     def htmx(self) -> bool:

@@ -19,6 +19,7 @@ from aggregator.web.workload import Tab, head_values, path_of, workload_values
 routes = APIRouter()
 
 NamespacePath = Annotated[str, Path(max_length=63)]
+_SEVERITIES = ("error", "warning", "info")
 YAML = "application/yaml"  # RFC 9512
 
 
@@ -179,7 +180,11 @@ def findings(visit: VisitDep) -> Response:
     for row in visit.review.namespaces(visit.caller):
         name = row.name
         found += allowed(lambda name=name: visit.review.findings(visit.caller, name)) or []  # type: ignore[misc]
-    return visit.page("findings.html", nav="findings", findings=found)
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for one in dict.fromkeys((f.severity, f.message, f.way_out, f.code, f.subject) for f in found):
+        alike.setdefault(one[:4], []).append(one[4])
+    order = sorted(alike.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), item[0][3], item[1]))
+    return visit.page("findings.html", nav="findings", findings=order)
 
 
 @routes.get("/agents")

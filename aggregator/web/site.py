@@ -89,11 +89,13 @@ def _visit(request: Request) -> Visit:
 
 
 def _login(request: Request, why: str) -> Response:
-    answer = _visit(request).part("login.html", status_code=HTTPStatus.UNAUTHORIZED, why=why)
+    answer = _visit(request).part("login.html", status_code=HTTPStatus.UNAUTHORIZED, why=why, development=False)
     if "hx-request" in request.headers:
         answer.headers["HX-Redirect"] = f"{BASE}/"
     return answer
 
 
 def _error(request: Request, status: HTTPStatus, detail: str) -> Response:
-    return _visit(request).part("error.html", status_code=status, title=status.phrase, detail=detail)
+    visit = _visit(request)
+    values = {"title": status.phrase, "detail": detail, "development": visit.development}
+    return visit.part("error.html", status_code=status, **values)

@@ -59,7 +59,10 @@ def objects() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         *dns_objects(),
         {"kind": "Namespace", "metadata": {"name": SHOP, "labels": {"kubernetes.io/metadata.name": SHOP}}},
-        {"kind": "Namespace", "metadata": {"name": "monitoring", "labels": {"kubernetes.io/metadata.name": "monitoring"}}},
+        {
+            "kind": "Namespace",
+            "metadata": {"name": "monitoring", "labels": {"kubernetes.io/metadata.name": "monitoring"}},
+        },
         {
             "kind": "Node",
             "metadata": {"name": "node-1"},
