@@ -19,7 +19,7 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 VERDICTS := build/tests
 
 DEMO_PACKAGES := python3-bpfcc python3-venv graphviz dnsmasq-base redis-server nginx-light nftables iproute2 util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium
+TEST_PACKAGES := $(DEMO_PACKAGES) openssl postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium
 
 define apt-install
 missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -85,6 +85,10 @@ proto: ## generate proto/wattle/v1/*_pb2*.py
 docs: .venv/ready ## write docs/configuration.md and docs/metrics.md from the code
 	@$(AS_OWNER) $(PY) -m docs.reference
 
+.PHONY: bpf-core
+bpf-core: setup ## compile the BPF source by clang as CO-RE, the later option
+	@$(AS_OWNER) $(PY) -m agent.kernel.core
+
 # ---- the demo -------------------------------------------------------------------------------------------------------
 
 SCENARIO ?= lab/shop.yaml
@@ -137,9 +141,15 @@ test-chaos: .venv/ready ## kill -9, partitions, torn files
 test-vm: .venv/ready ## Debian's kernels in QEMU
 	$(call tier,vm,$(AS_ROOT),)
 
+.PHONY: chaos
+chaos: setup ## kill everything and count (SECONDS=60 or KILLS=1000)
+	@$(AS_ROOT) $(PY) -m tests.chaos.driver --seconds $(or $(SECONDS),60) $(if $(KILLS),--kills $(KILLS))
+
 .PHONY: test-cluster test-e2e
 test-cluster: setup ## a real API server
-	@if ls tests/cluster/test_*.py >/dev/null 2>&1; then $(AS_ROOT) $(PYTEST) tests/cluster; else echo "test-cluster: no such tests yet"; fi
+	@$(call apt-install,etcd-server openssl)
+	@$(AS_OWNER) $(PY) -m tests.cluster.kubebinaries || echo "test-cluster: the tier will say why it skips"
+	@$(AS_OWNER) $(PYTEST) tests/cluster
 test-e2e: setup ## a real cluster
 	@if ls tests/e2e/test_*.py >/dev/null 2>&1; then $(AS_ROOT) $(PYTEST) tests/e2e; else echo "test-e2e: no such tests yet"; fi
 

@@ -33,7 +33,10 @@ def _refuse_slow_protobuf() -> None:
 
 def _report(group: ExceptionGroup[WattleError], code: int) -> int:
     for error in group.exceptions:
-        sys.stderr.write(f"wattle-aggregator: {error}\n")
+        if isinstance(error, ExceptionGroup):  # what failed in a task comes in a group of its own
+            _report(error, code)
+        else:
+            sys.stderr.write(f"wattle-aggregator: {error}\n")
     return code
 
 

@@ -12,12 +12,15 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import assert_never
 
+import grpc.aio
 import uvicorn
 from fastapi import FastAPI
 
 from aggregator.api.asking import Authenticator
+from aggregator.api.query_door import add_queries
 from aggregator.api.rest import Development, NobodyYet, create_api
 from aggregator.cluster.identify import TokenReviewAuthenticator
 from aggregator.cluster.manifests import ManifestSource
@@ -27,9 +30,10 @@ from aggregator.cluster.watch import KubernetesSource
 from aggregator.config import Settings
 from aggregator.errors import ConfigurationError
 from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticToken
-from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls
-from aggregator.ingest.server import IngestServer, serve_ingest
+from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls, add_port
+from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
 from aggregator.model.agent import AgentAuthenticator
+from aggregator.services.following import Following
 from aggregator.services.kubernetes_authority import TokenReviews
 from aggregator.services.recording import Recorder
 from aggregator.services.review import Review, Sources
@@ -44,10 +48,16 @@ from aggregator.web.site import add_web
 
 log = logging.getLogger(__name__)
 
+FOLLOW_SECONDS = 5.0
+"""How soon a decision about the cluster's ranges is seen in the view: a person waits for it."""
+
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigurationError or StoreError when it cannot start."""
-    with _listening(settings.http_listen) as http_socket:
+    for name, listen in (("INGEST", settings.ingest_listen), ("QUERY", settings.query_listen)):
+        with _listening(f"WATTLE_{name}_LISTEN", listen):
+            pass  # gRPC binds for itself, but says less when it cannot
+    with _listening("WATTLE_HTTP_LISTEN", settings.http_listen) as http_socket:
         await asyncio.to_thread(migrate, settings.database_url)
         store = open_store(settings.database_url)
         try:
@@ -65,13 +75,38 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
         grace=timedelta(seconds=settings.grace_seconds),
     )
     ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings, source))
-    web = _WebServer(_api(settings, store, source))
+    decisions = DecisionLog(store.engine)
+    following = Following(store, decisions, settings.cluster)
+    review = _review(settings, store, source, decisions)
+    callers = _callers(settings)
+    web = _WebServer(
+        add_web(create_api(review, callers, ready=lambda: "the cluster view is stale" if source.stale else ""))
+    )
     async with asyncio.TaskGroup() as tasks:
         background = [
             tasks.create_task(source.run(), name="cluster view"),
             tasks.create_task(recorder.run(), name="recorder"),
             tasks.create_task(Settler(store=store, resolver=source.resolver).run(), name="settler"),
-            tasks.create_task(serve_ingest(ingest, settings.ingest_listen, _ingest_security(settings)), name="ingest"),
+            tasks.create_task(
+                serve_ingest(
+                    ingest,
+                    settings.ingest_listen,
+                    _security(settings, client_ca_file=settings.tls_client_ca_file),
+                ),
+                name="ingest",
+            ),
+            tasks.create_task(_serve_queries(settings, review, callers), name="queries"),
+            tasks.create_task(
+                source.discovery.follow(following.told, every_seconds=FOLLOW_SECONDS),
+                name="cluster ranges",
+            ),
+            tasks.create_task(
+                ingest.follow_settings(
+                    lambda: AgentSettings(cidr_processes=following.process_names()),
+                    every_seconds=FOLLOW_SECONDS,
+                ),
+                name="agents' settings",
+            ),
         ]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, web.stop)
@@ -86,7 +121,9 @@ def _source(settings: Settings, store: Store) -> ClusterSource:
         case "manifests":
             if settings.manifests is None:
                 raise ConfigurationError("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS")
-            return ManifestSource(settings.manifests, cluster=settings.cluster, grace_seconds=settings.grace_seconds)
+            return ManifestSource(
+                settings.manifests, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store
+            )
         case "kubernetes":
             api = _kubernetes_api(settings)
             return KubernetesSource(api, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store)
@@ -109,12 +146,12 @@ def _callers(settings: Settings) -> Authenticator:
     return NobodyYet()
 
 
-def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
-    review = Review(
+def _review(settings: Settings, store: Store, source: ClusterSource, decisions: DecisionLog) -> Review:
+    return Review(
         Sources(
             store=store,
             view=source,
-            decisions=DecisionLog(store.engine),
+            decisions=decisions,
             sign_offs=SignOffs(store.engine),
             overview=Overview(store.engine),
             clock=lambda: datetime.now(tz=UTC),
@@ -123,12 +160,18 @@ def _api(settings: Settings, store: Store, source: ClusterSource) -> FastAPI:
             days_seen=lambda workload: days_seen(store.engine, workload),
         )
     )
-    api = create_api(
-        review,
-        _callers(settings),
-        ready=lambda: "the cluster view is stale" if source.stale else "",
-    )
-    return add_web(api)
+
+
+async def _serve_queries(settings: Settings, review: Review, callers: Authenticator) -> None:
+    """The gRPC query API, until cancelled; secured as ingest is, but its callers show tokens, never certificates."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    await add_queries(server, review, callers)
+    add_port(server, settings.query_listen, _security(settings, client_ca_file=None))
+    await server.start()
+    try:
+        await server.wait_for_termination()
+    finally:
+        await server.stop(1.0)
 
 
 def _agent_authenticator(settings: Settings, source: ClusterSource) -> AgentAuthenticator:
@@ -146,19 +189,19 @@ def _agent_authenticator(settings: Settings, source: ClusterSource) -> AgentAuth
     return MutualTLS()
 
 
-def _ingest_security(settings: Settings) -> ListenerSecurity:
+def _security(settings: Settings, *, client_ca_file: Path | None) -> ListenerSecurity:
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return PlaintextOnLoopback()
     return ServerTls(
         certificate_file=settings.tls_certificate_file,
         key_file=settings.tls_key_file,
-        client_ca_file=settings.tls_client_ca_file,
+        client_ca_file=client_ca_file,
     )
 
 
 @contextlib.contextmanager
-def _listening(listen: str) -> Iterator[socket.socket]:
-    """The HTTP socket, bound before anything else is started."""
+def _listening(name: str, listen: str) -> Iterator[socket.socket]:
+    """A bound socket, before anything else is started."""
     host, _, port = listen.rpartition(":")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
@@ -167,7 +210,7 @@ def _listening(listen: str) -> Iterator[socket.socket]:
         bound.bind(address)
     except (OSError, ValueError) as exc:
         raise ConfigurationError(
-            f"cannot listen on WATTLE_HTTP_LISTEN={listen}: {exc}; stop the other server, or choose another port"
+            f"cannot listen on {name}={listen}: {exc}; stop the other server, or choose another port"
         ) from exc
     with bound:
         yield bound

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     ingest_listen: str = "127.0.0.1:8471"
     """HOST:PORT of FlowLink, where agents deliver."""
 
+    query_listen: str = "127.0.0.1:8472"
+    """HOST:PORT of the gRPC query API, with reflection and health."""
+
     development: bool = False
     """No authentication and no TLS. Only with loopback addresses."""
 
@@ -78,7 +81,11 @@ class Settings(BaseSettings):
         if not self.development:
             problems.extend(self._without_development())
         else:
-            for name, listen in (("HTTP", self.http_listen), ("INGEST", self.ingest_listen)):
+            for name, listen in (
+                ("HTTP", self.http_listen),
+                ("INGEST", self.ingest_listen),
+                ("QUERY", self.query_listen),
+            ):
                 if not is_loopback(listen):
                     problems.append(
                         f"WATTLE_DEVELOPMENT=true has neither authentication nor TLS: WATTLE_{name}_LISTEN={listen} "

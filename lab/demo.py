@@ -28,6 +28,8 @@ from lab.showing import draw, show_certificate, show_left_out, show_links, show_
 
 HTTP = ("127.0.0.1", 8470)
 INGEST = ("127.0.0.1", 8471)
+QUERY = ("127.0.0.1", 8472)
+AGENT_HEALTH = ("127.0.0.1", 9464)
 OUTPUT = ROOT / "build" / "demo"
 DEADLINE_SECONDS = 120.0
 
@@ -116,7 +118,7 @@ def take_down(lab: LabHandle) -> None:
 
 def check_ports() -> None:
     """Another server on a port of ours would be shown instead of Wattle."""
-    for host, port in (HTTP, INGEST):
+    for host, port in (HTTP, INGEST, QUERY, AGENT_HEALTH):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -162,6 +164,7 @@ def agent(lab: LabHandle) -> list[str]:
         *("--pod-logs", str(lab.pod_logs_dir)),
         *("--pin-directory", str(lab.state / "pins")),
         *("--server", f"{INGEST[0]}:{INGEST[1]}"),
+        *("--http-listen", f"{AGENT_HEALTH[0]}:{AGENT_HEALTH[1]}"),
         *("--drain-interval-seconds", "1"),
     )
 
@@ -174,6 +177,7 @@ def aggregator_environment(lab: LabHandle) -> dict[str, str]:
         "WATTLE_MANIFESTS": str(lab.objects_dir),
         "WATTLE_HTTP_LISTEN": f"{HTTP[0]}:{HTTP[1]}",
         "WATTLE_INGEST_LISTEN": f"{INGEST[0]}:{INGEST[1]}",
+        "WATTLE_QUERY_LISTEN": f"{QUERY[0]}:{QUERY[1]}",
     }
 
 

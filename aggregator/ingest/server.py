@@ -113,6 +113,14 @@ class IngestServer:
         for session in self._sessions.values():
             session.send(settings.message())
 
+    async def follow_settings(self, ask: Callable[[], AgentSettings], *, every_seconds: float = 30.0) -> None:
+        """Ask again and again, until cancelled, and publish what has changed. `ask` may block: it runs in a thread."""
+        while True:
+            settings = await asyncio.to_thread(ask)
+            if settings != self._settings:
+                self.publish_settings(settings)
+            await asyncio.sleep(every_seconds)
+
     @property
     def connected_agents(self) -> list[tuple[str, str]]:
         """(cluster, agent) of every live stream."""
