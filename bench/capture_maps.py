@@ -255,7 +255,7 @@ def boundary(module: Any) -> list[Figure]:
     peer = module.load_func(b"drive_peer", bcc.BPF.XDP).fd
 
     def bcc_way() -> int:
-        counted = sum(value.count for _key, value in table.items())
+        counted = sum(int(value.count) for _key, value in table.items())
         table.clear()
         return counted
 
