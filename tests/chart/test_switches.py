@@ -1,0 +1,348 @@
+"""One test a switch: what it adds, and that it is away without it."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import (
+    container_of,
+    environment_of,
+    kinds,
+    named,
+    pod_of,
+    render,
+)
+
+CAPABILITIES = ["BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE"]
+POSTGRES = {"kind": "postgres", "postgres": {"secretName": "db"}}
+
+
+def agent(**values: Any) -> list[dict[str, Any]]:
+    return render({"agent": values})
+
+
+def mounts(objects: list[dict[str, Any]], program: str) -> dict[str, tuple[str, bool]]:
+    return {
+        each["name"]: (each["mountPath"], each.get("readOnly", False))
+        for each in container_of(objects, program)["volumeMounts"]
+    }
+
+
+def volumes(objects: list[dict[str, Any]], program: str) -> dict[str, Any]:
+    return {each.pop("name"): each for each in pod_of(objects, program)["spec"]["volumes"]}
+
+
+# ---- the agent ------------------------------------------------------------------------------------------------------
+
+
+def test_the_agent_has_four_capabilities_and_nothing_more() -> None:
+    objects = render()
+    assert container_of(objects, "agent")["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "readOnlyRootFilesystem": True,
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"], "add": CAPABILITIES},
+        "seccompProfile": {"type": "RuntimeDefault"},
+        "appArmorProfile": {"type": "Unconfined"},
+    }
+    pod = pod_of(objects, "agent")["spec"]
+    assert pod["hostPID"] is True
+    assert "hostNetwork" not in pod
+    assert "hostIPC" not in pod
+
+
+def test_privileged_takes_the_place_of_every_other_right() -> None:
+    assert container_of(agent(privileged=True), "agent")["securityContext"] == {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "readOnlyRootFilesystem": True,
+        "privileged": True,
+    }
+
+
+def test_old_kernels_get_one_capability_more() -> None:
+    added = container_of(agent(sysResource=True), "agent")["securityContext"]["capabilities"]["add"]
+    assert added == [*CAPABILITIES, "SYS_RESOURCE"]
+
+
+@pytest.mark.parametrize(
+    ("version", "values", "annotated", "field"),
+    [
+        ("1.29.9", {}, True, False),
+        ("v1.29.0-eks-1", {}, True, False),
+        ("1.30.0", {}, False, True),
+        ("v1.33.1+k3s1", {}, False, True),
+        ("v1.30.2-gke.100", {}, False, True),
+        ("1.29.0", {"privileged": True}, False, False),
+        ("1.29.0", {"appArmorUnconfined": False}, False, False),
+        ("1.33.0", {"appArmorUnconfined": False}, False, False),
+    ],
+)
+def test_apparmor_is_lifted_the_way_the_version_knows(
+    version: str, values: dict[str, Any], annotated: bool, field: bool
+) -> None:
+    objects = render({"kubeVersion": version, "agent": values})
+    annotations = pod_of(objects, "agent")["metadata"].get("annotations", {})
+    assert ("container.apparmor.security.beta.kubernetes.io/agent" in annotations) is annotated
+    assert ("appArmorProfile" in container_of(objects, "agent")["securityContext"]) is field
+
+
+def test_seccomp_and_selinux_are_taken_over() -> None:
+    context = container_of(
+        agent(seccompProfile={"type": "Localhost", "localhostProfile": "wattle.json"}, seLinuxOptions={"type": "t"}),
+        "agent",
+    )["securityContext"]
+    assert context["seccompProfile"] == {"type": "Localhost", "localhostProfile": "wattle.json"}
+    assert context["seLinuxOptions"] == {"type": "t"}
+
+
+def test_what_the_agent_only_reads_is_mounted_read_only() -> None:
+    objects = render()
+    found = mounts(objects, "agent")
+    assert found == {
+        "cgroup": ("/host/cgroup", True),
+        "pod-logs": ("/host/pods", True),
+        "bpf": ("/sys/fs/bpf", False),
+        "tracing": ("/sys/kernel/tracing", False),
+        "tls": ("/run/wattle/tls", True),
+        "token": ("/run/wattle/token", True),
+        "tmp": ("/tmp", False),
+        "spool": ("/var/lib/wattle", False),
+    }
+    host = {name: each["hostPath"]["path"] for name, each in volumes(objects, "agent").items() if "hostPath" in each}
+    assert host == {
+        "cgroup": "/sys/fs/cgroup",
+        "pod-logs": "/var/log/pods",
+        "bpf": "/sys/fs/bpf",
+        "tracing": "/sys/kernel/tracing",
+    }
+
+
+def test_the_nodes_paths_can_be_elsewhere() -> None:
+    paths = {"cgroup": "/a", "podLogs": "/b", "bpf": "/c", "tracing": "/d"}
+    found = volumes(agent(hostPaths=paths), "agent")
+    found = {name: each["hostPath"]["path"] for name, each in found.items() if "hostPath" in each}
+    assert found == {"cgroup": "/a", "pod-logs": "/b", "bpf": "/c", "tracing": "/d"}
+
+
+def test_the_agent_never_sees_the_key_of_ingest() -> None:
+    assert volumes(render(), "agent")["tls"]["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
+
+def test_the_spool_has_three_media() -> None:
+    disk = volumes(agent(spool={"sizeMebibytes": 256}), "agent")["spool"]
+    assert disk == {"emptyDir": {"sizeLimit": "320Mi"}}
+    objects = agent(spool={"medium": "hostPath", "hostPath": "/data/wattle", "sizeMebibytes": 1024})
+    assert volumes(objects, "agent")["spool"]["hostPath"] == {"path": "/data/wattle", "type": "DirectoryOrCreate"}
+    assert environment_of(objects, "agent")["WATTLE_SPOOL_DISK_BYTES"] == "1073741824"
+    objects = agent(spool={"medium": "memory"})
+    assert "spool" not in volumes(objects, "agent")
+    assert "spool" not in mounts(objects, "agent")
+    assert not any(name.startswith("WATTLE_SPOOL") for name in environment_of(objects, "agent"))
+
+
+def test_every_node_gets_an_agent() -> None:
+    assert pod_of(render(), "agent")["spec"]["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_upgrades_leave_a_few_nodes_at_a_time_without_an_agent() -> None:
+    strategy = named(agent(maxUnavailable=3), "DaemonSet", "wattle-agent")["spec"]["updateStrategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 3}
+
+
+@pytest.mark.parametrize("program", ["agent", "aggregator"])
+def test_scheduling_and_resources_are_taken_over(program: str) -> None:
+    given: dict[str, Any] = {
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+        "podAnnotations": {"a": "b"},
+        "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "2Gi"}},
+    }
+    pod = pod_of(render({program: given}), program)
+    for name in ("tolerations", "affinity", "priorityClassName"):
+        assert pod["spec"][name] == given[name]
+    assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "disk": "ssd"}
+    assert pod["metadata"]["annotations"] == given["podAnnotations"]
+    assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
+    assert "priorityClassName" not in pod_of(render(), program)["spec"]
+
+
+# ---- the aggregator -------------------------------------------------------------------------------------------------
+
+
+def test_the_aggregator_has_no_privilege() -> None:
+    objects = render()
+    assert container_of(objects, "aggregator")["securityContext"] == {
+        "privileged": False,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    context = pod_of(objects, "aggregator")["spec"]["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 65532
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_image_runs_as_the_user_that_the_chart_names() -> None:
+    from tests.chart.rendering import ROOT
+
+    assert "USER 65532:65532" in (ROOT / "Dockerfile.aggregator").read_text()
+
+
+def test_sqlite_is_on_a_claim_of_one_pod() -> None:
+    objects = render()
+    deployment = named(objects, "Deployment", "wattle-aggregator")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    assert volumes(objects, "aggregator")["database"] == {"persistentVolumeClaim": {"claimName": "wattle-database"}}
+    claim = named(objects, "PersistentVolumeClaim", "wattle-database")["spec"]
+    assert claim == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+
+
+def test_the_claim_can_be_another() -> None:
+    sqlite = {"size": "1Ti", "storageClassName": "fast"}
+    claim = named(render({"database": {"sqlite": sqlite}}), "PersistentVolumeClaim", "wattle-database")["spec"]
+    assert (claim["resources"]["requests"]["storage"], claim["storageClassName"]) == ("1Ti", "fast")
+    objects = render({"database": {"sqlite": {"existingClaim": "mine"}}})
+    assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
+    assert volumes(objects, "aggregator")["database"]["persistentVolumeClaim"]["claimName"] == "mine"
+    objects = render({"database": {"sqlite": {"persistent": False}}})
+    assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
+    assert volumes(objects, "aggregator")["database"] == {"emptyDir": {}}
+
+
+def test_postgres_is_yours_and_its_url_stays_in_the_secret() -> None:
+    database = {"kind": "postgres", "postgres": {"secretName": "db", "secretKey": "uri"}}
+    objects = render({"database": database})
+    [url] = [e for e in container_of(objects, "aggregator")["env"] if e["name"] == "WATTLE_DATABASE_URL"]
+    assert url == {"name": "WATTLE_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "uri"}}}
+    assert "database" not in volumes(objects, "aggregator")
+    assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
+    assert named(objects, "Deployment", "wattle-aggregator")["spec"]["strategy"] == {"type": "RollingUpdate"}
+
+
+def test_several_replicas_keep_apart_and_are_not_all_evicted_at_once() -> None:
+    objects = render({"database": POSTGRES, "aggregator": {"replicas": 3}})
+    assert named(objects, "PodDisruptionBudget", "wattle-aggregator")["spec"]["maxUnavailable"] == 1
+    assert "podAntiAffinity" in pod_of(objects, "aggregator")["spec"]["affinity"]
+    assert "affinity" not in pod_of(render(), "aggregator")["spec"]
+    assert "PodDisruptionBudget/wattle-aggregator" not in kinds(render())
+
+
+# ---- doors ----------------------------------------------------------------------------------------------------------
+
+
+def test_ports_meet_wherever_they_are_named() -> None:
+    values = {
+        "agent": {"httpPort": 9999},
+        "aggregator": {"httpPort": 8000, "ingestPort": 8001},
+        "listenAddress": "[::]",
+        "networkPolicy": {"enabled": True},
+    }
+    objects = render(values)
+    told = environment_of(objects, "agent")
+    assert told["WATTLE_SERVER"] == "wattle-ingest.wattle.svc:8001"
+    assert told["WATTLE_HTTP_LISTEN"] == "[::]:9999"
+    heard = environment_of(objects, "aggregator")
+    assert (heard["WATTLE_HTTP_LISTEN"], heard["WATTLE_INGEST_LISTEN"]) == ("[::]:8000", "[::]:8001")
+    ports = {p["name"]: p["containerPort"] for p in container_of(objects, "aggregator")["ports"]}
+    assert ports == {"http": 8000, "ingest": 8001}
+    for name, number in ports.items():
+        [port] = named(objects, "Service", f"wattle-{name}")["spec"]["ports"]
+        assert (port["port"], port["targetPort"]) == (number, name)
+    assert container_of(objects, "agent")["ports"] == [{"name": "http", "containerPort": 9999}]
+    [rule, _] = named(objects, "NetworkPolicy", "wattle-agent")["spec"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8001}]
+
+
+def test_ingress() -> None:
+    assert "Ingress/wattle" not in kinds(render())
+    given = {
+        "enabled": True,
+        "className": "c",
+        "host": "h.example.com",
+        "tlsSecretName": "t",
+        "annotations": {"a": "b"},
+    }
+    ingress = named(render({"ingress": given}), "Ingress", "wattle")
+    assert ingress["metadata"]["annotations"] == {"a": "b"}
+    assert ingress["spec"]["ingressClassName"] == "c"
+    assert ingress["spec"]["tls"] == [{"hosts": ["h.example.com"], "secretName": "t"}]
+    [rule] = ingress["spec"]["rules"]
+    assert rule["host"] == "h.example.com"
+    assert rule["http"]["paths"][0]["backend"] == {"service": {"name": "wattle-http", "port": {"name": "http"}}}
+
+
+def test_monitoring() -> None:
+    assert not any("Monitor" in kind for kind in kinds(render()))
+    objects = render({"monitoring": {"enabled": True, "labels": {"release": "p"}, "interval": "5s"}})
+    for kind, name, key in (
+        ("PodMonitor", "wattle-agent", "podMetricsEndpoints"),
+        ("ServiceMonitor", "wattle-aggregator", "endpoints"),
+    ):
+        monitor = named(objects, kind, name)
+        assert monitor["metadata"]["labels"]["release"] == "p"
+        [endpoint] = monitor["spec"][key]
+        assert (endpoint["port"], endpoint["path"], endpoint["interval"]) == ("http", "/metrics", "5s")
+    selected = named(objects, "ServiceMonitor", "wattle-aggregator")["spec"]["selector"]["matchLabels"].items()
+    services = [e for e in objects if e["kind"] == "Service" and selected <= e["metadata"]["labels"].items()]
+    assert [service["metadata"]["name"] for service in services] == ["wattle-http"]
+
+
+def test_network_policies_for_wattle_itself() -> None:
+    assert not any(kind.startswith("NetworkPolicy") for kind in kinds(render()))
+    peer = {"namespaceSelector": {"matchLabels": {"a": "b"}}}
+    given = {"enabled": True, "apiServerPorts": [16443], "httpFrom": [peer], "metricsFrom": [peer]}
+    objects = render({"networkPolicy": given, "database": POSTGRES})
+    policy = named(objects, "NetworkPolicy", "wattle-aggregator")["spec"]
+    assert policy["ingress"][1] == {"from": [peer], "ports": [{"protocol": "TCP", "port": 8470}]}
+    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [16443, 53, 53, 5432]
+    assert named(objects, "NetworkPolicy", "wattle-agent")["spec"]["ingress"][0]["from"] == [peer]
+    closed = render({"networkPolicy": {"enabled": True}})
+    agents = named(closed, "NetworkPolicy", "wattle-agent")["spec"]
+    assert "ingress" not in agents
+    assert agents["policyTypes"] == ["Ingress", "Egress"]
+    policy = named(closed, "NetworkPolicy", "wattle-aggregator")["spec"]
+    assert policy["ingress"][1]["from"] == [{"namespaceSelector": {}}]
+    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [443, 6443, 53, 53]
+
+
+# ---- names and images -----------------------------------------------------------------------------------------------
+
+
+def test_images() -> None:
+    assert container_of(render(), "agent")["image"] == "localhost/wattle-agent:0.1.0"
+    given: dict[str, Any] = {
+        "image": {"registry": "r.example.com/x", "tag": "t", "pullPolicy": "Always", "pullSecrets": ["s"]},
+        "agent": {"digest": f"sha256:{'a' * 64}"},
+        "aggregator": {"digest": f"sha256:{'b' * 64}"},
+    }
+    for program, letter in (("agent", "a"), ("aggregator", "b")):
+        objects = render(given)
+        assert container_of(objects, program)["image"] == f"r.example.com/x/wattle-{program}@sha256:{letter * 64}"
+        assert container_of(objects, program)["imagePullPolicy"] == "Always"
+        assert pod_of(objects, program)["spec"]["imagePullSecrets"] == [{"name": "s"}]
+        assert "imagePullSecrets" not in pod_of(render(), program)["spec"]
+    del given["agent"]
+    assert container_of(render(given), "agent")["image"] == "r.example.com/x/wattle-agent:t"
+
+
+@pytest.mark.parametrize(
+    ("release", "override", "expected"),
+    [("wattle", "", "wattle"), ("my-wattle", "", "my-wattle"), ("x", "", "x-wattle"), ("x", "fence", "fence")],
+)
+def test_names(release: str, override: str, expected: str) -> None:
+    objects = render({"fullnameOverride": override}, name=release)
+    assert f"DaemonSet/{expected}-agent" in kinds(objects)
+    # fullnameOverride aside, nothing of the chart has a name that another release could have, too.
+    assert all(re.match(rf"{expected}(-|$)", each["metadata"]["name"]) for each in objects)
+
+
+def test_the_cluster_has_one_name() -> None:
+    objects = render({"cluster": "east"})
+    assert {environment_of(objects, program)["WATTLE_CLUSTER"] for program in ("agent", "aggregator")} == {"east"}
