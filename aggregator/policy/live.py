@@ -11,7 +11,7 @@ from typing import assert_never
 from aggregator.model.address import IPAddress, IPNetwork
 from aggregator.model.cluster import ClusterSnapshot, Labels, Pod
 from aggregator.model.endpoint import AddressEndpoint, Connection, Endpoint, NodeEndpoint, PodEndpoint
-from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPeer, SelectorPeer
+from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, Operator, PolicyPeer, SelectorPeer
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
 from aggregator.policy.addresses import edges_of
@@ -145,13 +145,14 @@ class Live:
         names: Iterable[str] = (namespace,)
         if peer.namespace_selector is not None:
             names = self._matching_namespaces(peer.namespace_selector)
-        labels = peer.pod_selector.match_labels if peer.pod_selector is not None else ()
+        alternatives = [] if peer.pod_selector is None else _alternatives(peer.pod_selector)
         found: set[int] = set()
         for name in names:
-            if labels:
-                postings: list[list[int]] = [self._index.get((name, *label), []) for label in labels]
-                shortest: list[int] = min(postings, key=len)
-                found.update(shortest)
+            if alternatives:
+                postings = [
+                    [n for label in any_of for n in self._index.get((name, *label), ())] for any_of in alternatives
+                ]
+                found.update(min(postings, key=len))
             else:
                 found.update(self._by_namespace.get(name, ()))
         return found
@@ -163,6 +164,16 @@ class Live:
                 name for name in self._by_namespace if selector.matches(labels_of_namespace(self._cluster, name))
             )
         return found
+
+
+def _alternatives(selector: LabelSelector) -> list[list[tuple[str, str]]]:
+    """Of each of these lists, a pod that is selected wears one label."""
+    listed = [
+        [(requirement.key, value) for value in requirement.values]
+        for requirement in selector.match_expressions
+        if requirement.operator is Operator.IN
+    ]
+    return [*([label] for label in selector.match_labels), *listed]
 
 
 def connect(src: Endpoint, dst: Endpoint, protocol: Protocol, port: int) -> Connection:

@@ -16,6 +16,7 @@ from aggregator.model.networkpolicy import IPBlock, PolicyPeer, PolicyPort, Rule
 from aggregator.model.protocol import Protocol
 from aggregator.policy.addresses import LINK_LOCAL_V4, METADATA_ADDRESSES
 from aggregator.policy.cidrs import exact
+from aggregator.policy.merging import merged
 from aggregator.policy.minimise import minimise
 from aggregator.policy.peers import Unit, peer_key
 from aggregator.policy.ports import compact
@@ -48,6 +49,9 @@ def observed_rules(
                 else tuple(unit.peers[0] for unit in ordered)
             )
             key = tuple(unit.key for unit in ordered)
+        if len(peers) > 1 and len(fewer := merged(peers)) < len(peers):
+            peers = tuple(sorted(fewer, key=lambda peer: peer_key(namespace, peer)))
+            key = tuple(peer_key(namespace, peer) for peer in peers)
         keyed.append(((key, sorted(numbers)), Rule(peers=peers, ports=ports)))
     keyed.sort(key=_first)
     return [rule for _, rule in keyed]
