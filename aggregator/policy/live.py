@@ -149,10 +149,11 @@ class Live:
         found: set[int] = set()
         for name in names:
             if alternatives:
-                postings = [
+                postings: list[list[int]] = [
                     [n for label in any_of for n in self._index.get((name, *label), ())] for any_of in alternatives
                 ]
-                found.update(min(postings, key=len))
+                shortest: list[int] = min(postings, key=len)
+                found.update(shortest)
             else:
                 found.update(self._by_namespace.get(name, ()))
         return found
