@@ -141,6 +141,16 @@ def _summary(rows: list[LinkRow]) -> dict[tuple[str, str], Values]:
     return found
 
 
+@routes.get("/namespaces/{namespace}/policy.yaml")
+def download_namespace(visit: VisitDep, namespace: NamespacePath) -> Response:
+    return _file(visit.review.proposal(visit.caller, namespace, span=visit.span).yaml, namespace)
+
+
+def _file(yaml: str, name: str) -> Response:
+    headers = {"Content-Disposition": f'attachment; filename="{segment(name)}.yaml"'}
+    return Response(yaml, media_type=YAML, headers=headers)
+
+
 @routes.get("/workloads/{namespace}/{kind}/{name}")
 def workload(visit: VisitDep, ref: RefDep) -> Response:
     rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
@@ -150,9 +160,7 @@ def workload(visit: VisitDep, ref: RefDep) -> Response:
 
 @routes.get("/workloads/{namespace}/{kind}/{name}/policy.yaml")
 def download(visit: VisitDep, ref: RefDep) -> Response:
-    proposal = visit.review.proposal(visit.caller, ref, span=visit.span)
-    headers = {"Content-Disposition": f'attachment; filename="{segment(ref.name)}.yaml"'}
-    return Response(proposal.yaml, media_type=YAML, headers=headers)
+    return _file(visit.review.proposal(visit.caller, ref, span=visit.span).yaml, ref.name)
 
 
 @routes.get("/workloads/{namespace}/{kind}/{name}/{tab}")

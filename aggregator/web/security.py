@@ -43,7 +43,8 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                # What is ours is asked for again with its ETag; what is the cluster's is not kept at all.
+                headers.setdefault("Cache-Control", "no-cache" if "/static/" in scope["path"] else "no-store")
             await send(message)
 
         await self._app(scope, receive, with_headers)

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from aggregator.model.decision import Choice
 from aggregator.model.link import link_id
 from aggregator.model.verdict import Verdict
 from aggregator.policy.profiles.known import profile_named
 from aggregator.policy.readback import read_back
+from aggregator.services.caller import developer
+from aggregator.services.question import WorkloadRef
 from aggregator.services.verdicts import Verdicts
 from tests.integration.services.world import World, link
 from tests.ui.shop import CASSANDRA, JAVAAPP, MONGO, PARTNER, REDIS
@@ -106,6 +109,31 @@ def test_the_map_tells_more_of_what_has_the_focus(page: Page, site: str) -> None
     pane.get_by_role("button", name="Leave out").click()
     expect(page.locator(line_to(page, link_id(TO_CASSANDRA)))).to_have_class("link denied")
     expect(pane.get_by_role("heading", name="javaapp calls cassandra")).to_be_visible()
+
+
+def test_a_decision_is_made_by_keyboard_alone(page: Page, site: str) -> None:
+    page.goto(f"{site}{EGRESS}")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('aria-label')") == "cassandra, TCP 9042 in the policy":
+            break
+    page.keyboard.press("Space")
+    expect(page.locator(line_to(page, link_id(TO_CASSANDRA)))).to_have_class("link denied")
+    expect(page.get_by_role("switch", name="cassandra, TCP 9042")).to_be_focused()
+
+
+def test_somebody_elses_decision_in_between_is_told(page: Page, site: str, world: World) -> None:
+    page.goto(f"{site}{EGRESS}")
+    ref = WorkloadRef(namespace=JAVAAPP.namespace, kind=JAVAAPP.kind, name=JAVAAPP.name)
+    identity = str(link_id(TO_MONGO))
+    world.review().deciding.decide_links(developer(), ref, [identity], Choice.EXCLUDE, reason="", if_match="*")
+    with page.expect_response(lambda answer: answer.status == 409):
+        page.get_by_role("switch", name="cassandra, TCP 9042").click()
+    expect(page.get_by_role("status")).to_contain_text("somebody has decided here since you read it")
+    expect(page.locator(line_to(page, link_id(TO_MONGO)))).to_have_class("link denied")
+    expect(page.locator(line_to(page, link_id(TO_CASSANDRA)))).to_have_class("link allowed")
 
 
 def test_an_address_gets_a_name(page: Page, site: str) -> None:

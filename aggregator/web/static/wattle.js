@@ -135,6 +135,11 @@ document.addEventListener("htmx:afterSettle", () => {
   center(document);
   leave();
 });
+document.addEventListener("htmx:responseError", (event) => {
+  // 409 and 422 bring their own sentence.
+  const { status } = event.detail.xhr;
+  if (status !== 409 && status !== 422) say(`Nothing was decided (${status}): load this page again, then decide`);
+});
 document.addEventListener("htmx:sendError", () => say("The aggregator does not answer; nothing was decided"));
 
 localTimes(document);
