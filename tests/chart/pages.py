@@ -49,6 +49,7 @@ AGGREGATOR_OWNED = {
     "source",
     "http_listen",
     "ingest_listen",
+    "query_listen",
     "tls_certificate_file",
     "tls_key_file",
     "agent_service_account",

@@ -37,6 +37,7 @@ def contexts(folder: Path, **values: object) -> tuple[ssl.SSLContext, ssl.SSLCon
 def test_the_self_made_one_is_good_for_the_address_agents_are_told(tmp_path: Path) -> None:
     client, server, host = contexts(tmp_path)
     shake_hands(client, server, host)
+    shake_hands(client, server, host.replace("ingest", "query"))
 
 
 def test_it_is_good_for_no_other(tmp_path: Path) -> None:
@@ -58,7 +59,9 @@ def test_cert_manager_makes_it_from_an_authority_of_the_charts_own() -> None:
     objects = render({"tls": {"mode": "cert-manager"}})
     assert "Secret/wattle-ingest-tls" not in kinds(objects)
     leaf = named(objects, "Certificate", "wattle-ingest-tls")["spec"]
-    assert leaf["dnsNames"] == ["wattle-ingest.wattle.svc", "wattle-ingest.wattle.svc.cluster.local"]
+    assert leaf["dnsNames"] == [
+        f"wattle-{door}.wattle.svc{domain}" for door in ("ingest", "query") for domain in ("", ".cluster.local")
+    ]
     assert leaf["secretName"] == "wattle-ingest-tls"
     assert leaf["issuerRef"]["name"] == "wattle-authority"
     authority = named(objects, "Issuer", "wattle-authority")["spec"]["ca"]["secretName"]

@@ -79,6 +79,7 @@ def test_a_plain_install_makes_exactly_this() -> None:
         "Secret/wattle-ingest-tls",
         "Service/wattle-http",
         "Service/wattle-ingest",
+        "Service/wattle-query",
         "ServiceAccount/wattle-agent",
         "ServiceAccount/wattle-aggregator",
     ]

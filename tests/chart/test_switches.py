@@ -240,7 +240,7 @@ def test_several_replicas_keep_apart_and_are_not_all_evicted_at_once() -> None:
 def test_ports_meet_wherever_they_are_named() -> None:
     values = {
         "agent": {"httpPort": 9999},
-        "aggregator": {"httpPort": 8000, "ingestPort": 8001},
+        "aggregator": {"httpPort": 8000, "ingestPort": 8001, "queryPort": 8002},
         "listenAddress": "[::]",
         "networkPolicy": {"enabled": True},
     }
@@ -249,9 +249,10 @@ def test_ports_meet_wherever_they_are_named() -> None:
     assert told["WATTLE_SERVER"] == "wattle-ingest.wattle.svc:8001"
     assert told["WATTLE_HTTP_LISTEN"] == "[::]:9999"
     heard = environment_of(objects, "aggregator")
-    assert (heard["WATTLE_HTTP_LISTEN"], heard["WATTLE_INGEST_LISTEN"]) == ("[::]:8000", "[::]:8001")
+    listening = [heard[f"WATTLE_{door}_LISTEN"] for door in ("HTTP", "INGEST", "QUERY")]
+    assert listening == ["[::]:8000", "[::]:8001", "[::]:8002"]
     ports = {p["name"]: p["containerPort"] for p in container_of(objects, "aggregator")["ports"]}
-    assert ports == {"http": 8000, "ingest": 8001}
+    assert ports == {"http": 8000, "ingest": 8001, "query": 8002}
     for name, number in ports.items():
         [port] = named(objects, "Service", f"wattle-{name}")["spec"]["ports"]
         assert (port["port"], port["targetPort"]) == (number, name)
@@ -300,7 +301,10 @@ def test_network_policies_for_wattle_itself() -> None:
     given = {"enabled": True, "apiServerPorts": [16443], "httpFrom": [peer], "metricsFrom": [peer]}
     objects = render({"networkPolicy": given, "database": POSTGRES})
     policy = named(objects, "NetworkPolicy", "wattle-aggregator")["spec"]
-    assert policy["ingress"][1] == {"from": [peer], "ports": [{"protocol": "TCP", "port": 8470}]}
+    assert policy["ingress"][1] == {
+        "from": [peer],
+        "ports": [{"protocol": "TCP", "port": 8470}, {"protocol": "TCP", "port": 8472}],
+    }
     assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [16443, 53, 53, 5432]
     assert named(objects, "NetworkPolicy", "wattle-agent")["spec"]["ingress"][0]["from"] == [peer]
     closed = render({"networkPolicy": {"enabled": True}})

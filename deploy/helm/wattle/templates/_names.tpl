@@ -51,6 +51,10 @@ imagePullSecrets:
 {{ include "wattle.name" . }}-ingest.{{ .Release.Namespace }}.svc
 {{- end -}}
 
+{{- define "wattle.query.host" -}}
+{{ include "wattle.name" . }}-query.{{ .Release.Namespace }}.svc
+{{- end -}}
+
 {{- define "wattle.tls.secret" -}}
 {{- ternary .Values.tls.secretName (printf "%s-ingest-tls" (include "wattle.name" .)) (eq .Values.tls.mode "secret") -}}
 {{- end -}}
