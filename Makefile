@@ -113,7 +113,7 @@ test: setup ## every tier but cluster, e2e and soak
 	@rm -rf $(VERDICTS)
 	@$(AS_OWNER) mkdir -p $(VERDICTS)
 	@$(MAKE) lint || echo lint >> $(VERDICTS)/failed
-	@$(MAKE) test-unit test-property test-conformance test-contract test-integration test-chart test-kernel test-chaos test-vm
+	@$(MAKE) test-unit test-property test-conformance test-contract test-integration test-chart test-ui test-kernel test-chaos test-vm
 	@$(PY) tests/verdict.py $(VERDICTS)
 
 .PHONY: lint
