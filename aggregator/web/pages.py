@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import RedirectResponse
 
+from aggregator.services.previews import ExportKind
 from aggregator.services.question import WorkloadRef
 from aggregator.services.views import LinkRow, WorkloadRow
 from aggregator.web.frame import BASE, VisitDep, allowed
 from aggregator.web.maps import fate_of, infrastructure, namespace_map
 from aggregator.web.rendering import Values, segment
-from aggregator.web.workload import Tab, head_values, path_of, workload_values
+from aggregator.web.workload import Tab, basic_values, head_values, path_of, workload_values
 
 routes = APIRouter()
 
@@ -161,6 +162,15 @@ def workload(visit: VisitDep, ref: RefDep) -> Response:
 @routes.get("/workloads/{namespace}/{kind}/{name}/policy.yaml")
 def download(visit: VisitDep, ref: RefDep) -> Response:
     return _file(visit.review.proposal(visit.caller, ref, span=visit.span).yaml, ref.name)
+
+
+@routes.get("/workloads/{namespace}/{kind}/{name}/exports/{form}")
+def export(visit: VisitDep, ref: RefDep, form: ExportKind) -> Response:
+    """The tab of the policy in another form."""
+    rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
+    values = basic_values(visit, ref, "policy", rows)
+    found = visit.review.export(visit.caller, ref, form, span=visit.span)
+    return visit.page("workload_export.html", nav="", export=found, **values, **head_values(visit, ref))
 
 
 @routes.get("/workloads/{namespace}/{kind}/{name}/{tab}")

@@ -37,23 +37,10 @@ def path_of(ref: WorkloadRef) -> str:
 
 
 def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
-    """Raises NotFoundError, ForbiddenError."""
+    """What a tab shows, and what a decision on it changes. Raises NotFoundError, ForbiddenError."""
     rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
-    decisions = _decisions(visit, ref)
-    values: Values = {
-        "ref": ref,
-        "namespace": ref.namespace,
-        "path": path_of(ref),
-        "tab": tab,
-        "rows": rows,
-        "counts": {word: sum(row.direction.lower() == word for row in rows) for word in ("ingress", "egress")},
-        "decisions": decisions,
-        "editable": decisions is not None and visit.caller.may(Verb.UPDATE, Resource.DECISIONS, ref.namespace),
-        "fate_of": fate_of,
-        "is_service": ref.kind == SERVICE_KIND,
-        "problem": "",
-        "done": "",
-    }
+    values = basic_values(visit, ref, tab, rows)
+    decisions = values["decisions"]
     match tab:
         case "ingress" | "egress":
             values |= _proposal(visit, ref) | _table(ref, rows, decisions, tab)
@@ -70,6 +57,25 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
         case other:
             assert_never(other)
     return values
+
+
+def basic_values(visit: Visit, ref: WorkloadRef, tab: Tab, rows: Sequence[LinkRow]) -> Values:
+    """What every tab has."""
+    decisions = _decisions(visit, ref)
+    return {
+        "ref": ref,
+        "namespace": ref.namespace,
+        "path": path_of(ref),
+        "tab": tab,
+        "rows": rows,
+        "counts": {word: sum(row.direction.lower() == word for row in rows) for word in ("ingress", "egress")},
+        "decisions": decisions,
+        "editable": decisions is not None and visit.caller.may(Verb.UPDATE, Resource.DECISIONS, ref.namespace),
+        "fate_of": fate_of,
+        "is_service": ref.kind == SERVICE_KIND,
+        "problem": "",
+        "done": "",
+    }
 
 
 def head_values(visit: Visit, ref: WorkloadRef) -> Values:

@@ -23,6 +23,7 @@ PAGES = {
     "egress": f"{JAVA}/egress",
     "topology": f"{JAVA}/topology",
     "policy": f"{JAVA}/policy",
+    "export": f"{JAVA}/exports/cilium",
     "applied": f"/workloads/{SHOP}/Deployment/redis/applied",
     "history": f"{JAVA}/history",
     "addresses": "/addresses",

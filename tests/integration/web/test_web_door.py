@@ -116,6 +116,13 @@ def test_the_yaml_can_be_taken(web: TestClient, world: World) -> None:
     assert "kind:" in answer.text
 
 
+@pytest.mark.parametrize("form", ["kustomize", "cilium", "calico", "admin"])
+def test_another_form_is_proved_or_says_that_it_is_not(web: TestClient, form: str) -> None:
+    answer = web.get(EGRESS.replace("egress", f"exports/{form}"))
+    assert answer.status_code == 200
+    assert ("Proved" in answer.text) != ("Not certified" in answer.text)
+
+
 def test_what_does_not_exist_is_a_page(web: TestClient) -> None:
     for path in ("/ui/namespaces/nothing", f"/ui/workloads/{SHOP}/Deployment/nothing/egress", f"{EGRESS}x"):
         answer = web.get(path)
