@@ -14,40 +14,53 @@ _FEWEST_NEAR = 3  # in the policy's own namespace, two peers read shorter than o
 _FEWEST_FAR = 2  # elsewhere the namespace is repeated with each peer
 
 _Labels = tuple[tuple[str, str], ...]
-_Group = tuple[LabelSelector | None, str, _Labels]  # the namespaces, the key that differs, the labels that do not
+_Group = tuple[_Labels | None, str, _Labels]  # the namespace's labels, the key that differs, the labels that do not
 
 
 def merged(peers: Sequence[PolicyPeer]) -> list[PolicyPeer]:
     """The peers, fewer where some differ in one value alone; the rest as they are, in their order."""
-    groups: dict[_Group, dict[str, SelectorPeer]] = defaultdict(dict)
-    for peer in peers:
-        if isinstance(peer, SelectorPeer) and peer.pod_selector is not None and not peer.pod_selector.match_expressions:
-            labels = peer.pod_selector.match_labels
-            for at, (key, value) in enumerate(labels):
-                groups[peer.namespace_selector, key, labels[:at] + labels[at + 1 :]][value] = peer
-    left = dict.fromkeys(peers)
+    beside: dict[_Labels | None, list[int]] = defaultdict(list)
+    for number, peer in enumerate(peers):
+        if isinstance(peer, SelectorPeer):
+            spaces = peer.namespace_selector
+            beside[None if spaces is None else spaces.match_labels].append(number)
+    groups: dict[_Group, dict[str, int]] = defaultdict(dict)
+    for place, numbers in beside.items():
+        if len(numbers) >= _fewest(place):
+            for number in numbers:
+                _sort_in(groups, place, number, peers[number])
+    left = dict(enumerate(peers))
     found: list[PolicyPeer] = []
-    for group, by_value in sorted(groups.items(), key=_largest_first):
-        open_values = sorted(value for value, peer in by_value.items() if peer in left)
-        if len(open_values) < (_FEWEST_NEAR if group[0] is None else _FEWEST_FAR):
+    for (place, key, same), by_value in sorted(groups.items(), key=_largest_first) if groups else ():
+        values = sorted(value for value, number in by_value.items() if number in left)
+        if len(values) < _fewest(place):
             continue
-        for value in open_values:
+        first = left[by_value[values[0]]]
+        assert isinstance(first, SelectorPeer)
+        for value in values:
             del left[by_value[value]]
-        found += [
-            _listed(group, tuple(open_values[start : start + MOST_VALUES]))
-            for start in range(0, len(open_values), MOST_VALUES)
-        ]
-    return [*found, *left]
+        for start in range(0, len(values), MOST_VALUES):
+            listed = Requirement(key=key, operator=Operator.IN, values=tuple(values[start : start + MOST_VALUES]))
+            pods = LabelSelector(match_labels=same, match_expressions=(listed,))
+            found.append(SelectorPeer(pod_selector=pods, namespace_selector=first.namespace_selector))
+    return [*found, *left.values()] if found else list(peers)
 
 
-def _largest_first(item: tuple[_Group, dict[str, SelectorPeer]]) -> tuple[int, _Labels, str, _Labels]:
-    (namespaces, key, same), by_value = item
-    return -len(by_value), () if namespaces is None else namespaces.match_labels, key, same
+def _sort_in(groups: dict[_Group, dict[str, int]], place: _Labels | None, number: int, peer: PolicyPeer) -> None:
+    """Under each of its labels; only what names pods and namespaces by labels alone."""
+    if not isinstance(peer, SelectorPeer) or peer.pod_selector is None or peer.pod_selector.match_expressions:
+        return
+    if peer.namespace_selector is not None and peer.namespace_selector.match_expressions:
+        return
+    labels = peer.pod_selector.match_labels
+    for at, (key, value) in enumerate(labels):
+        groups[place, key, labels[:at] + labels[at + 1 :]][value] = number
 
 
-def _listed(group: _Group, values: tuple[str, ...]) -> SelectorPeer:
-    namespaces, key, same = group
-    differing = Requirement(key=key, operator=Operator.IN, values=values)
-    return SelectorPeer(
-        pod_selector=LabelSelector(match_labels=same, match_expressions=(differing,)), namespace_selector=namespaces
-    )
+def _fewest(place: _Labels | None) -> int:
+    return _FEWEST_NEAR if place is None else _FEWEST_FAR
+
+
+def _largest_first(item: tuple[_Group, dict[str, int]]) -> tuple[int, _Labels, str, _Labels]:
+    (place, key, same), by_value = item
+    return -len(by_value), place or (), key, same
