@@ -6,7 +6,16 @@ from ipaddress import ip_network
 
 import pytest
 
-from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPeer, Rule, SelectorPeer
+from aggregator.model.networkpolicy import (
+    IPBlock,
+    LabelSelector,
+    NetworkPolicy,
+    Operator,
+    PolicyPeer,
+    Requirement,
+    Rule,
+    SelectorPeer,
+)
 from aggregator.policy.merging import MOST_VALUES, merged
 from aggregator.policy.peers import every_pod, namespace_selector, whole_namespace
 from aggregator.policy.render import render
@@ -79,3 +88,14 @@ def test_long_lists_are_cut() -> None:
     selectors = [peer.pod_selector for peer in found if isinstance(peer, SelectorPeer)]
     sizes = [len(s.match_expressions[0].values) for s in selectors if s is not None]
     assert sizes == [MOST_VALUES, 1]
+
+
+def test_what_is_written_with_expressions_stays_as_it_is() -> None:
+    exists = LabelSelector(match_expressions=(Requirement(key="app", operator=Operator.EXISTS),))
+    peers: list[PolicyPeer] = [
+        SelectorPeer(pod_selector=exists, namespace_selector=LabelSelector()),
+        SelectorPeer(pod_selector=near(app="a").pod_selector, namespace_selector=exists),
+        SelectorPeer(pod_selector=near(app="b").pod_selector, namespace_selector=exists),
+        SelectorPeer(namespace_selector=LabelSelector()),
+    ]
+    assert merged(peers) == peers
