@@ -223,7 +223,8 @@ def test_postgres_is_yours_and_its_url_stays_in_the_secret() -> None:
     assert url == {"name": "WATTLE_DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "db", "key": "uri"}}}
     assert "database" not in volumes(objects, "aggregator")
     assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
-    assert named(objects, "Deployment", "wattle-aggregator")["spec"]["strategy"] == {"type": "RollingUpdate"}
+    strategy = named(objects, "Deployment", "wattle-aggregator")["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def test_several_replicas_keep_apart_and_are_not_all_evicted_at_once() -> None:
