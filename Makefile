@@ -162,7 +162,7 @@ test-e2e: setup ## a real cluster
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 .PHONY: images
-images: ## build both container images into build/images (REGISTRY=, TAG=, BASE=debian:bookworm-slim)
+images: web ## build both container images into build/images (REGISTRY=, TAG=, BASE=debian:bookworm-slim)
 	@$(call apt-install,buildah mmdebstrap)
 	@$(if $(filter 0,$(ME)),,sudo) env REGISTRY=$(REGISTRY) TAG=$(TAG) BASE=$(BASE) deploy/build-images build/images
 
