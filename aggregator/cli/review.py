@@ -64,7 +64,7 @@ def lint(
             if report.findings:
                 columns = ("SEVERITY", "CODE", "SUBJECT", "WHAT", "WAY OUT")
                 show.table(columns, show.finding_rows(report.findings), title=report.scenario)
-        show.line(f"{len(findings)} findings in {len(reports)} scenarios")
+        show.line(f"{_counted(len(findings), 'finding')} in {_counted(len(reports), 'scenario')}")
     raise typer.Exit(int(any(_RANK[finding.severity] >= _BAR[fail_on] for finding in findings)))
 
 
@@ -158,3 +158,7 @@ def _change(change: Change) -> dict[str, object]:
         "first_port": change.first_port,
         "last_port": change.last_port,
     }
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
