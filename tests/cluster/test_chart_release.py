@@ -1,19 +1,31 @@
 """The chart against a real API server: install, upgrade, roll back, uninstall, and nothing is left."""
 
+import asyncio
+import base64
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import yaml
 
-from tests.cluster.controlplane import Admin, ApiRefusal, ControlPlane, random_name, wait_until
+from agent.spool import Spool, SpoolLimits
+from agent.stream import FlowLinkStream, StreamConfig, TokenTls
+from tests.cluster.controlplane import Admin, ApiRefusal, ControlPlane, free_port, random_name, wait_until
+from tests.cluster.kubelet import pod_spec
+from tests.flowlink import batch_of, flows, until
 
 helm_python = pytest.importorskip("helm_python", reason="Helm's SDK has no wheel for this machine")
 
-SOURCE = Path(__file__).parents[2] / "deploy" / "helm" / "wattle"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "deploy" / "helm" / "wattle"
 RELEASE = "fence"
 NAME = "fence-wattle"  # the tier's own wattle-aggregator roles are not the release's
 NAMESPACED = (
@@ -172,3 +184,103 @@ def test_every_object_is_taken_strictly(helm: Any, chart: str, admin: Admin, pla
             except ApiRefusal as refusal:
                 refused.append(f"{kind}: {refusal}")
     assert refused == []
+
+
+# ---- what was released, run -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def released_aggregator(
+    plane: ControlPlane, admin: Admin, place: str, folder: Path
+) -> Iterator[tuple[dict[str, str], Path]]:
+    """As the Deployment says: its variables, ServiceAccount and certificate. Only paths and ports are this test's."""
+    deployment = admin.get(f"/apis/apps/v1/namespaces/{place}/deployments/{NAME}-aggregator")
+    [container] = deployment["spec"]["template"]["spec"]["containers"]
+    for name, text in certificate(admin, place).items():
+        (folder / name).write_bytes(base64.b64decode(text))
+    credential = folder / "kubeconfig"
+    credential.write_text(json.dumps(plane.kubeconfig({"token": plane.token(place, f"{NAME}-aggregator")})))
+    told = {each["name"]: each["value"] for each in container["env"]}
+    for name, value in told.items():
+        moved = value.replace("/run/wattle/tls", str(folder)).replace("/var/lib/wattle", str(folder))
+        told[name] = f"127.0.0.1:{free_port()}" if name.endswith("_LISTEN") else moved
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTLE_")}
+    environment |= told | {"WATTLE_KUBECONFIG": str(credential)}
+    log = folder / "log"
+    with log.open("wb") as sink:
+        process = subprocess.Popen([sys.executable, "-m", "aggregator"], cwd=ROOT, env=environment, stderr=sink)
+    try:
+
+        def ready() -> bool:
+            assert process.poll() is None, log.read_text()
+            with urlopen(f"http://{told['WATTLE_HTTP_LISTEN']}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+
+        wait_until(ready, "the aggregator's readiness", seconds=60)
+        yield told, log
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+async def test_a_released_agent_delivers_to_the_released_aggregator(
+    helm: Any, chart: str, plane: ControlPlane, admin: Admin, place: str, tmp_path: Path
+) -> None:
+    helm.install(chart, RELEASE, {}, namespace=place)
+    # What the kubelet would make of the DaemonSet: a pod on a node, and the token it projects into it.
+    template = admin.get(f"/apis/apps/v1/namespaces/{place}/daemonsets/{NAME}-agent")["spec"]["template"]
+    spec = pod_spec(nodeName="node-2", serviceAccountName=template["spec"]["serviceAccountName"])
+    admin.create(f"/api/v1/namespaces/{place}/pods", {"metadata": {"name": "agent"}, "spec": spec})
+    [projected] = [v["projected"]["sources"][0] for v in template["spec"]["volumes"] if "projected" in v]
+    asked = projected["serviceAccountToken"]
+    token = plane.token(
+        place,
+        f"{NAME}-agent",
+        audiences=[asked["audience"]],
+        expirationSeconds=asked["expirationSeconds"],
+        boundObjectRef={"kind": "Pod", "apiVersion": "v1", "name": "agent"},
+    )
+    token_file = tmp_path / "token"
+    token_file.write_text(token)
+    env = {each["name"]: each.get("value", "") for each in template["spec"]["containers"][0]["env"]}
+    with released_aggregator(plane, admin, place, tmp_path) as (told, log):
+        security = TokenTls(ca_file=tmp_path / "ca.crt", token_file=token_file)
+        for node, delivered in (("node-1", False), ("node-2", True)):
+            spool = Spool(None, boot_id="boot", limits=SpoolLimits())
+            spool.append(batch_of(flows(3)))
+            stream = FlowLinkStream(
+                spool=spool,
+                config=StreamConfig(
+                    target=told["WATTLE_INGEST_LISTEN"],
+                    security=security,
+                    cluster=env["WATTLE_CLUSTER"],
+                    agent_id=node,
+                    boot_id="boot",
+                    version="test",
+                    server_name=env["WATTLE_SERVER"].rpartition(":")[0],
+                ),
+                on_settings=lambda _settings: None,
+                jitter=lambda most: min(most, 0.1),
+            )
+            running = asyncio.create_task(stream.run())
+            try:
+                if delivered:
+                    await until(lambda spool=spool: spool.waiting_batches == 0)
+                else:
+                    await until(lambda: _counted(told, "wattle_ingest_refused_hellos_total"))
+                    assert spool.waiting_batches == 1
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                spool.close()
+        assert "Traceback" not in log.read_text()
+
+
+def _counted(told: dict[str, str], metric: str) -> bool:
+    with urlopen(f"http://{told['WATTLE_HTTP_LISTEN']}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return any(line.startswith(f"{metric}{{") and not line.endswith(" 0.0") for line in lines)
