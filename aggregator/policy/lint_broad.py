@@ -158,10 +158,11 @@ def _finding(broad: BroadRule, aspect: str, message: str) -> Finding:
             message=message,
             way_out="add except: [169.254.0.0/16] to the ipBlock",
         )
+    pairs = "1 pair" if broad.permitted == 1 else f"{broad.permitted} pairs"
     return Finding(
         code=Code.OVER_BROAD,
         severity=Severity.WARNING if aspect in {"any-peer", "world"} else Severity.INFO,
         subject=f"{broad.rule}:{aspect}",
-        message=f"{message}; score {broad.score}, {broad.permitted} pair{'' if broad.permitted == 1 else 's'} of workloads, {broad.observed} of them seen",
+        message=f"{message}; score {broad.score}, {pairs} of workloads, {broad.observed} of them seen",
         way_out="name the peers and ports that are needed",
     )

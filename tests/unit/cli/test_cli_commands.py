@@ -184,7 +184,7 @@ def test_lint(wattle: Wattle, shop: Path) -> None:
 def test_lint_of_nothing_says_so(wattle: Wattle, tmp_path: Path) -> None:
     path = tmp_path / "empty.json"
     path.write_text('{"name": "empty"}')
-    assert wattle("lint", path).out == "0 findings in 1 scenarios\n"
+    assert wattle("lint", path).out == "0 findings in 1 scenario\n"
 
 
 def test_describe(wattle: Wattle, shop: Path) -> None:
