@@ -77,6 +77,7 @@ def show_certificate(console: Console, certificate: dict[str, Any]) -> None:
 
 def show_where_next(console: Console, address: str, output: Path) -> None:
     """Where the rest is."""
+    console.print(f"Web page: {address.rsplit('/api', 1)[0]}/")
     console.print(f"REST API: {address} (OpenAPI at {address}/openapi.json)")
     console.print(f"Files: {output}/policy.yaml, links.json, certificate.json")
 
