@@ -34,6 +34,12 @@ def as_owner(command: Sequence[str]) -> list[str]:
     return ["setpriv", f"--reuid={checkout.st_uid}", f"--regid={checkout.st_gid}", "--clear-groups", *command]
 
 
+def _give_to_owner(descriptor: int) -> None:
+    if os.geteuid() == 0:
+        checkout = ROOT.stat()
+        os.fchown(descriptor, checkout.st_uid, checkout.st_gid)
+
+
 def python(module: str, *arguments: str) -> list[str]:
     """A module of this checkout, run by this interpreter."""
     return [sys.executable, "-m", module, *arguments]
@@ -48,6 +54,7 @@ class Part:
         self.name = name
         self._log = log
         with log.open("wb") as output:
+            _give_to_owner(output.fileno())
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
