@@ -11,9 +11,9 @@ from aggregator.cli.propose import Include, chosen
 from aggregator.errors import InputError
 from aggregator.policy.export.calico import DEFAULT_ORDER, DEFAULT_TIER
 from aggregator.policy.export.proof import Export
-from aggregator.services.offline_export import Form, export
-from aggregator.services.offline_load import load
-from aggregator.services.offline_propose import propose
+from aggregator.services.offline.export import Form, export
+from aggregator.services.offline.load import load
+from aggregator.services.offline.propose import propose
 
 
 def register(app: typer.Typer) -> None:

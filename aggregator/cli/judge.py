@@ -25,8 +25,8 @@ from aggregator.errors import InputError
 from aggregator.model.verdict import DirectionExplanation, Verdict
 from aggregator.policy.describe import peer_words, port_words
 from aggregator.policy.fix import Fix
-from aggregator.services.offline_judge import Judgement, judge, questions, traffic_of
-from aggregator.services.offline_load import Offline, load_all
+from aggregator.services.offline.judge import Judgement, judge, questions, traffic_of
+from aggregator.services.offline.load import Offline, load_all
 
 _STYLES = {Verdict.ALLOWED: "green", Verdict.DENIED: "bold red", Verdict.UNKNOWN: "yellow"}
 

@@ -14,8 +14,8 @@ from aggregator.model.proposal import Generation, Proposal
 from aggregator.model.protocol import Direction
 from aggregator.policy.certify import CERTIFICATE_BROKEN
 from aggregator.policy.render import render, to_object
-from aggregator.services.offline_load import Offline, load_all
-from aggregator.services.offline_propose import Choices, propose
+from aggregator.services.offline.load import Offline, load_all
+from aggregator.services.offline.propose import Choices, propose
 
 Include = Annotated[
     list[str] | None,

@@ -11,8 +11,8 @@ from aggregator.cli import show
 from aggregator.cli.options import Format, Output, ProfileName, Scenarios, chosen_profile
 from aggregator.cli.propose import DefaultDenies, Include, InNamespaces, Unseen, chosen
 from aggregator.model.simulation import Bucket, Candidate, Replay, Step
-from aggregator.services.offline_load import load_all
-from aggregator.services.offline_simulate import Rehearsal, rehearse
+from aggregator.services.offline.load import load_all
+from aggregator.services.offline.simulate import Rehearsal, rehearse
 
 _STYLES = {
     Bucket.WOULD_BE_CUT: "bold red",

@@ -12,9 +12,9 @@ from aggregator.errors import InputError
 from aggregator.model.finding import Finding, Severity
 from aggregator.policy.describe import Description, text
 from aggregator.policy.diff import Change, PolicyDiff
-from aggregator.policy.lint_broad import BroadRule
-from aggregator.services.offline_judge import compare, describe_all, lint_report
-from aggregator.services.offline_load import Offline, load, load_all
+from aggregator.policy.lint.broad import BroadRule
+from aggregator.services.offline.judge import compare, describe_all, lint_report
+from aggregator.services.offline.load import Offline, load, load_all
 
 
 class FailOn(StrEnum):

@@ -20,7 +20,7 @@ from aggregator.model.networkpolicy import (
     Rule,
 )
 from aggregator.model.protocol import Direction
-from aggregator.policy.lint_universe import is_subject
+from aggregator.policy.lint.universe import is_subject
 
 _ORDER = (Direction.INGRESS, Direction.EGRESS)
 _COMES = {Direction.INGRESS: "may come in", Direction.EGRESS: "may go out"}

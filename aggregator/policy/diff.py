@@ -11,8 +11,8 @@ from difflib import unified_diff
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
-from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import Universe, bits
+from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import Universe, bits
 from aggregator.policy.render import render_one
 
 

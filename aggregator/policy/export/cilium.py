@@ -25,7 +25,7 @@ from aggregator.policy.export.cilium_judge import CiliumJudge
 from aggregator.policy.export.identities import api_server_addresses
 from aggregator.policy.export.proof import Export, ExportedFile, compare
 from aggregator.policy.export.text import read, write
-from aggregator.policy.lint_universe import block_contains
+from aggregator.policy.lint.universe import block_contains
 
 API_VERSION = "cilium.io/v2"
 POD_NAMESPACE = "k8s:io.kubernetes.pod.namespace"

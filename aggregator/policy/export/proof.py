@@ -17,8 +17,8 @@ from aggregator.model.verdict import Verdict
 from aggregator.policy.endpoints import pair
 from aggregator.policy.evaluate import explain_direction
 from aggregator.policy.export.identities import api_server_addresses
-from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import PeerClass, Universe, bits
+from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import PeerClass, Universe, bits
 
 MAX_CHECKS = 2_000_000
 MAX_EVALUATED = 200_000  # where each connection takes the plain evaluator

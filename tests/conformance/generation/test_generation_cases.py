@@ -23,7 +23,7 @@ from aggregator.policy.generate import generate
 from aggregator.policy.parse import parse_policy
 from aggregator.policy.render import render
 from aggregator.services.offline import settings_of
-from aggregator.services.offline_flows import resolve_flows
+from aggregator.services.offline.flows import resolve_flows
 
 CASES = load_scenarios(Path(__file__).with_name("cases.json"))
 

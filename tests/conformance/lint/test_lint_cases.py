@@ -11,7 +11,7 @@ import pytest
 from aggregator.cluster.scenario import Scenario, scenario_of
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.policy.lint import findings_of, verdict_table
-from aggregator.policy.lint_summary import summary
+from aggregator.policy.lint.summary import summary
 
 CASES = json.loads((Path(__file__).parent / "lint.json").read_text())
 LIST_KEYS = {

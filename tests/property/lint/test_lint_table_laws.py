@@ -29,8 +29,8 @@ from aggregator.policy.export.calico import export_calico
 from aggregator.policy.export.cilium import export_cilium
 from aggregator.policy.export.kustomize import export_kustomize
 from aggregator.policy.lint import verdict_table
-from aggregator.policy.lint_table import RuleRef, VerdictTable
-from aggregator.policy.lint_universe import Universe, all_rules, bits
+from aggregator.policy.lint.table import RuleRef, VerdictTable
+from aggregator.policy.lint.universe import Universe, all_rules, bits
 
 
 def _pod(namespace: str, name: str, number: int, labels: dict[str, str], *, host: bool = False) -> Pod:

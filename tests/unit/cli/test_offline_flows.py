@@ -12,9 +12,9 @@ from aggregator.model.adminpolicy import ForeignPolicy
 from aggregator.model.link import ObservedLink, Side
 from aggregator.model.networkpolicy import LabelSelector
 from aggregator.model.protocol import Direction
-from aggregator.services.offline_flows import ResolvedFlows, resolve_flows
-from aggregator.services.offline_foreign import foreign_policy
-from aggregator.services.offline_load import load
+from aggregator.services.offline.flows import ResolvedFlows, resolve_flows
+from aggregator.services.offline.foreign import foreign_policy
+from aggregator.services.offline.load import load
 
 PODS = """
 - {namespace: a, name: web-1, labels: {app: web}, ip: 10.0.0.1, nodeIP: 192.0.2.1, owner: {kind: Deployment, name: web}}

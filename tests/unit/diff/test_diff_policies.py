@@ -12,8 +12,8 @@ from aggregator.policy.diff import diff
 from aggregator.policy.fix import minimal_fix
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.render import to_object
-from aggregator.services.offline_judge import judge, traffic_of
-from aggregator.services.offline_load import Offline
+from aggregator.services.offline.judge import judge, traffic_of
+from aggregator.services.offline.load import Offline
 
 PODS = """
 - {namespace: shop, name: web, labels: {app: web}, ip: 10.0.0.1, nodeIP: 192.0.2.1}

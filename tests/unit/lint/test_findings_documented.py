@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from aggregator.policy.lint_codes import Code
+from aggregator.policy.lint.codes import Code
 
 ROOT = Path(__file__).parents[3]
 CODE = re.compile(r"[a-z]+(-[a-z0-9]+)*")

@@ -16,11 +16,11 @@ from aggregator.model.networkpolicy import LabelSelector
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import Workload
 from aggregator.policy.lint import lint, verdict_table
-from aggregator.policy.lint_broad import broad_rules
-from aggregator.policy.lint_nearest import edit_distance
-from aggregator.policy.lint_profile import check_profile
-from aggregator.policy.lint_raw import check_object
-from aggregator.policy.lint_summary import SUMMARY_KEYS, summary
+from aggregator.policy.lint.broad import broad_rules
+from aggregator.policy.lint.nearest import edit_distance
+from aggregator.policy.lint.profile import check_profile
+from aggregator.policy.lint.raw import check_object
+from aggregator.policy.lint.summary import SUMMARY_KEYS, summary
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Answer
 
@@ -448,7 +448,7 @@ def test_a_node_local_cache_is_a_dns_server() -> None:
 
 
 def test_every_code_but_the_sets_own_has_a_place_in_the_summary() -> None:
-    from aggregator.policy.lint_codes import Code
+    from aggregator.policy.lint.codes import Code
 
     placed = {code for codes in SUMMARY_KEYS.values() for code in codes}
     own = {

@@ -26,7 +26,7 @@ from aggregator.model.adminpolicy import (
 )
 from aggregator.model.networkpolicy import IPBlock, NetworkPolicy, PolicyPeer, PolicyPort, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.compiled_ends import Bits, Ends
+from aggregator.policy.compiled.ends import Bits, Ends
 from aggregator.policy.profiles.profile import Answer, Profile
 
 LAST_PORT = 65535

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aggregator.model.finding import Finding, Severity
-from aggregator.policy.lint_codes import Code
+from aggregator.policy.lint.codes import Code
 from aggregator.policy.validate import Violation, validate
 
 

@@ -17,9 +17,9 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.endpoint import Endpoint, PodEndpoint
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Verdict
-from aggregator.policy.compiled_ends import Ends
-from aggregator.policy.compiled_rules import Prepared, Rules, Say, Sight
-from aggregator.policy.compiled_tables import PORTS, PROTOCOLS, Bitmaps, Codes, PortAxis, PortClass
+from aggregator.policy.compiled.ends import Ends
+from aggregator.policy.compiled.rules import Prepared, Rules, Say, Sight
+from aggregator.policy.compiled.tables import PORTS, PROTOCOLS, Bitmaps, Codes, PortAxis, PortClass
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
 

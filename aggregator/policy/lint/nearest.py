@@ -10,7 +10,7 @@ from functools import cached_property
 from aggregator.model.cluster import ClusterSnapshot, Labels, Pod
 from aggregator.model.networkpolicy import LabelSelector, Operator
 from aggregator.model.workload import Workload
-from aggregator.policy.lint_universe import namespace_labels
+from aggregator.policy.lint.universe import namespace_labels
 
 
 class Wearers:

@@ -21,12 +21,12 @@ from aggregator.policy.endpoints import pair
 from aggregator.policy.evaluate import evaluate
 from aggregator.policy.fix import Fix, minimal_fix
 from aggregator.policy.lint import findings_of, in_order, verdict_table
-from aggregator.policy.lint_broad import BroadRule, broad_rules
-from aggregator.policy.lint_profile import check_profile
-from aggregator.policy.lint_raw import check_object
-from aggregator.policy.lint_summary import summary
+from aggregator.policy.lint.broad import BroadRule, broad_rules
+from aggregator.policy.lint.profile import check_profile
+from aggregator.policy.lint.raw import check_object
+from aggregator.policy.lint.summary import summary
 from aggregator.policy.profiles.profile import Answer, Profile
-from aggregator.services.offline_load import Offline
+from aggregator.services.offline.load import Offline
 
 _SHOWN = 5  # names in a refusal
 

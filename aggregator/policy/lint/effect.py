@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import NetworkPolicy
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_table import RuleRef, VerdictTable
-from aggregator.policy.lint_universe import all_rules
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.table import RuleRef, VerdictTable
+from aggregator.policy.lint.universe import all_rules
 
 
 def rule_subject(policy: NetworkPolicy, ref: RuleRef) -> str:

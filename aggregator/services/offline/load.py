@@ -21,9 +21,9 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.settings import Settings
 from aggregator.policy.adminparse import KINDS, parse_any
 from aggregator.services.offline import settings_of
-from aggregator.services.offline_flows import resolve_flows
-from aggregator.services.offline_foreign import foreign_policy
-from aggregator.services.offline_templates import with_stand_ins
+from aggregator.services.offline.flows import resolve_flows
+from aggregator.services.offline.foreign import foreign_policy
+from aggregator.services.offline.templates import with_stand_ins
 
 
 @dataclass(frozen=True, kw_only=True)

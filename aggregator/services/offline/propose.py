@@ -11,7 +11,7 @@ from aggregator.model.protocol import Direction
 from aggregator.policy.certify import certify
 from aggregator.policy.generate import generate
 from aggregator.policy.profiles.profile import Profile
-from aggregator.services.offline_load import Offline
+from aggregator.services.offline.load import Offline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import Rule, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.policy.dns import DNS_PORT, find_dns
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_effect import rule_subject
-from aggregator.policy.lint_table import Rectangle, VerdictTable
-from aggregator.policy.lint_universe import PeerClass, bits
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.effect import rule_subject
+from aggregator.policy.lint.table import Rectangle, VerdictTable
+from aggregator.policy.lint.universe import PeerClass, bits
 
 _UNCOVERED = {Direction.INGRESS: Code.UNCOVERED_INGRESS, Direction.EGRESS: Code.UNCOVERED_EGRESS}
 

@@ -11,10 +11,10 @@ from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, SelectorPeer
 from aggregator.model.protocol import Direction
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_nearest import Wearers
-from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import Universe, all_rules, bits, namespace_labels
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.nearest import Wearers
+from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import Universe, all_rules, bits, namespace_labels
 
 if TYPE_CHECKING:
     from aggregator.model.workload import Workload

@@ -13,8 +13,8 @@ from aggregator.model.simulation import Bucket, Candidate, Plan, Simulation
 from aggregator.policy.order import plan
 from aggregator.policy.profiles.profile import Profile
 from aggregator.policy.simulate import simulate
-from aggregator.services.offline_load import Offline
-from aggregator.services.offline_propose import Choices, propose
+from aggregator.services.offline.load import Offline
+from aggregator.services.offline.propose import Choices, propose
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

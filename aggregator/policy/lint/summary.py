@@ -9,10 +9,10 @@ from typing import Any
 
 from aggregator.model.finding import Finding
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_reach import dns_blocked, half_open, uncovered_pods
-from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import PeerClass
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.reach import dns_blocked, half_open, uncovered_pods
+from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import PeerClass
 
 SUMMARY_KEYS: dict[str, tuple[Code, ...]] = {
     "unused": (Code.UNUSED, Code.UNUSED_HOST_NETWORK),

@@ -13,7 +13,7 @@ from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction
 from aggregator.policy.labels import LabelClass, classify, classify_key
-from aggregator.policy.lint_codes import Code
+from aggregator.policy.lint.codes import Code
 
 
 class Owners:

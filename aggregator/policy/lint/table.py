@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction
-from aggregator.policy.lint_universe import Universe, all_rules, bits
+from aggregator.policy.lint.universe import Universe, all_rules, bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,13 @@ from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.policy.dns import find_dns
-from aggregator.policy.lint_broad import check_broad
-from aggregator.policy.lint_effect import check_effect
-from aggregator.policy.lint_reach import check_reach
-from aggregator.policy.lint_scope import check_scope
-from aggregator.policy.lint_static import Owners, check_static
-from aggregator.policy.lint_table import VerdictTable
-from aggregator.policy.lint_universe import Universe
+from aggregator.policy.lint.broad import check_broad
+from aggregator.policy.lint.effect import check_effect
+from aggregator.policy.lint.reach import check_reach
+from aggregator.policy.lint.scope import check_scope
+from aggregator.policy.lint.static import Owners, check_static
+from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import Universe
 
 _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
 

@@ -9,8 +9,8 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import IPBlock, NetworkPolicy, PolicyPort
 from aggregator.policy.export.identities import api_server_addresses
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_universe import all_rules, block_contains
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.universe import all_rules, block_contains
 from aggregator.policy.profiles.profile import Answer, Profile
 
 

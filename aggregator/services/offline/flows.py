@@ -19,7 +19,7 @@ from aggregator.model.link import Evidence, Link, ObservedLink, Side
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolved, Resolver
 from aggregator.model.workload import LinkEnd, Nodes
-from aggregator.services.offline_view import resolver_of
+from aggregator.services.offline.view import resolver_of
 
 FLOW_WITHOUT_POD = "flow-without-pod"
 FLOW_OF_UNKNOWN_POD = "flow-of-unknown-pod"

@@ -13,10 +13,10 @@ from aggregator.model.link import Link
 from aggregator.model.networkpolicy import IPBlock, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import LinkEnd
-from aggregator.policy.lint_codes import Code
-from aggregator.policy.lint_static import contains
-from aggregator.policy.lint_table import RuleRef, VerdictTable
-from aggregator.policy.lint_universe import all_rules, bits
+from aggregator.policy.lint.codes import Code
+from aggregator.policy.lint.static import contains
+from aggregator.policy.lint.table import RuleRef, VerdictTable
+from aggregator.policy.lint.universe import all_rules, bits
 
 _METADATA = ip_network("169.254.169.254/32")
 _METADATA_V6 = ip_network("fd00:ec2::254/128")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aggregator.model.protocol import Protocol
-from aggregator.policy.compiled_rules import LAST_PORT, Say
+from aggregator.policy.compiled.rules import LAST_PORT, Say
 
 PORTS = LAST_PORT + 1
 PROTOCOLS = tuple(Protocol)
