@@ -4,9 +4,7 @@ Enters: a scenario file. Leaves: a LabHandle whose folders any user may read.
 """
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,18 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, NotSettledError, StateError
-
-CHECKOUT = Path(__file__).parents[1]
-
-
-def as_root(*words: str) -> list[str]:
-    """-B: root must leave no compiled files in somebody's checkout."""
-    sudo = [] if os.geteuid() == 0 else ["sudo"]
-    return [*sudo, sys.executable, "-B", "-m", "lab", *words]
+from lab.parts import ROOT, as_root, python
 
 
 def run(*words: str) -> str:
-    done = subprocess.run(as_root(*words), cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    done = subprocess.run(as_root(python("lab", *words)), cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(done.stderr.strip().removeprefix("lab: ") or f"`lab {words[0]}` ended with {done.returncode}")
     return done.stdout
@@ -66,7 +57,11 @@ class LabHandle:
     def execute(self, pod: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         """Run a command as a process of a pod, "namespace/name"."""
         return subprocess.run(
-            as_root("exec", self.name, pod, "--", *command), cwd=CHECKOUT, capture_output=True, text=True, check=False
+            as_root(python("lab", "exec", self.name, pod, "--", *command)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def down(self) -> None:

@@ -20,10 +20,8 @@ class PartError(LabError):
 
 
 def as_root(command: Sequence[str]) -> list[str]:
-    """The command as root; --preserve-env keeps bytecode out of the checkout."""
-    if os.geteuid() == 0:
-        return list(command)
-    return ["sudo", "--preserve-env=PYTHONDONTWRITEBYTECODE", *command]
+    """The command as root, by sudo where it has to be."""
+    return list(command) if os.geteuid() == 0 else ["sudo", *command]
 
 
 def as_owner(command: Sequence[str]) -> list[str]:
@@ -41,8 +39,8 @@ def _give_to_owner(descriptor: int) -> None:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """A module of this checkout, run by this interpreter."""
-    return [sys.executable, "-m", module, *arguments]
+    """A module of this checkout. -B: root must leave no compiled files in somebody's checkout."""
+    return [sys.executable, "-B", "-m", module, *arguments]
 
 
 class Part:

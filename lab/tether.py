@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 
+from lab.parts import python
+
 _GRACE_SECONDS = 8.0
 
 
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     finally:
         code = _stop(child)
         if options.finally_down:
-            subprocess.run([sys.executable, "-m", "lab", "down", options.finally_down], check=False)
+            subprocess.run(python("lab", "down", options.finally_down), check=False)
     return code
 
 
