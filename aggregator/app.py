@@ -33,11 +33,11 @@ from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticT
 from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls, add_port
 from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
 from aggregator.model.agent import AgentAuthenticator
+from aggregator.services.authority.kubernetes import TokenReviews
 from aggregator.services.following import Following
-from aggregator.services.kubernetes_authority import TokenReviews
-from aggregator.services.recording import Recorder
+from aggregator.services.recording.recorder import Recorder
+from aggregator.services.recording.settling import Settler
 from aggregator.services.review import Review, Sources
-from aggregator.services.settling import Settler
 from aggregator.store import Store, migrate, open_store
 from aggregator.store.decisions import DecisionLog
 from aggregator.store.installation import masking_key

@@ -32,10 +32,10 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.settings import Settings
 from aggregator.model.workload import Workload
 from aggregator.policy.compiled import VERDICTS, compile_policies
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.generate import generate
-from aggregator.policy.peers import namespace_selector
-from aggregator.policy.render import quote, render
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.generation.generate import generate
+from aggregator.policy.generation.peers import namespace_selector
+from aggregator.policy.manifest.render import quote, render
 from bench.report import Bar, Figure, emit, median_and_spread
 
 if TYPE_CHECKING:

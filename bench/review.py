@@ -22,7 +22,7 @@ from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRe
 from aggregator.model.link import Link, link_id, link_key
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Workload
-from aggregator.services.caller import developer
+from aggregator.services.authority.caller import developer
 from aggregator.services.paging import Wanted, page_of_links, page_of_workloads
 from aggregator.services.question import View, WorkloadRef
 from aggregator.services.review import Review, Sources

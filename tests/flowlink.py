@@ -26,7 +26,7 @@ from aggregator.model.link import Link
 from aggregator.model.protocol import Direction
 from aggregator.model.resolution import FlowIdentity, Resolution, Resolved, Resolver
 from aggregator.model.workload import Address, LinkEnd, Workload
-from aggregator.services.recording import Recorder
+from aggregator.services.recording.recorder import Recorder
 from aggregator.store import Store
 from wattle.v1 import flowlink_pb2
 

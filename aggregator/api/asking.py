@@ -9,7 +9,7 @@ from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from aggregator.model.protocol import Direction
-from aggregator.services.caller import Caller
+from aggregator.services.authority.caller import Caller
 from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted
 from aggregator.services.question import WorkloadRef
 from aggregator.services.review import Review

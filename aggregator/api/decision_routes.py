@@ -33,9 +33,9 @@ from aggregator.model.decision import (
     TypedCIDR,
 )
 from aggregator.model.protocol import Protocol
-from aggregator.services.decisions import Deciding
+from aggregator.services.deciding.decisions import Deciding
+from aggregator.services.deciding.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
 from aggregator.services.paging import Page, page_of_decisions
-from aggregator.services.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
 
 routes = APIRouter(tags=["decisions"])
 

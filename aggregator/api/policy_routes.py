@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Response
 from aggregator.api import examples
 from aggregator.api.asking import CallerDep, NamespacePath, RefDep, ReviewDep, SpanQuery
 from aggregator.api.problems import Responses, documented
-from aggregator.services.policy_views import CertificateView, ProposalView
+from aggregator.services.policies.policy_views import CertificateView, ProposalView
 from aggregator.services.spans import ALL
 
 routes = APIRouter()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from aggregator.api.asking import CallerDep, NamespacePath, RefDep, ReviewDep, SpanQuery
 from aggregator.api.problems import documented
-from aggregator.services.policy_views import (
+from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
     ExplainedLinkView,
@@ -14,7 +14,7 @@ from aggregator.services.policy_views import (
     PlanView,
     SimulationView,
 )
-from aggregator.services.previews import ExportKind
+from aggregator.services.policies.previews import ExportKind
 from aggregator.services.spans import ALL
 from aggregator.services.views import FindingView
 

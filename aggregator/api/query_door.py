@@ -26,7 +26,7 @@ from aggregator.errors import (
     WattleError,
 )
 from aggregator.model.protocol import Direction
-from aggregator.services.caller import Caller
+from aggregator.services.authority.caller import Caller
 from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted, page_of_links
 from aggregator.services.question import WorkloadRef
 from aggregator.services.review import PolicyScope, Review

@@ -18,7 +18,7 @@ from aggregator.api.asking import Authenticator
 from aggregator.api.limits import Buckets, Limits, Rate
 from aggregator.api.problems import Problem, install_problems
 from aggregator.errors import UnauthenticatedError
-from aggregator.services.caller import Caller, developer
+from aggregator.services.authority.caller import Caller, developer
 from aggregator.services.review import Review
 from wattle import __version__
 

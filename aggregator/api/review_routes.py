@@ -18,8 +18,8 @@ from aggregator.api.asking import (
 )
 from aggregator.api.problems import Responses, documented
 from aggregator.api.tabular import links_as_csv
+from aggregator.services.deciding.said_views import BaselineView
 from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces, page_of_workloads
-from aggregator.services.said_views import BaselineView
 from aggregator.services.spans import ALL
 from aggregator.services.views import AddressRow, AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Request
 from aggregator.api.asking import CallerDep, NamespacePath, RefDep
 from aggregator.api.bodies import ApproveBody, SubmitBody
 from aggregator.api.problems import documented
-from aggregator.services.said_views import SignOffView
-from aggregator.services.signing import Signing
+from aggregator.services.deciding.said_views import SignOffView
+from aggregator.services.policies.signing import Signing
 
 routes = APIRouter(tags=["sign-off"])
 

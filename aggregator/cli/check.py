@@ -7,7 +7,7 @@ import typer
 
 from aggregator.cli import show
 from aggregator.cli.options import Format, Output, ProfileName, chosen_profile
-from aggregator.services.checking import check_scenarios
+from aggregator.services.offline.checking import check_scenarios
 from aggregator.services.offline.load import load_pages
 
 

@@ -13,7 +13,7 @@ from aggregator.model.finding import Finding
 from aggregator.model.proposal import Generation, Proposal
 from aggregator.model.protocol import Direction
 from aggregator.policy.certify import CERTIFICATE_BROKEN
-from aggregator.policy.render import render, to_object
+from aggregator.policy.manifest.render import render, to_object
 from aggregator.services.offline.load import Offline, load_all
 from aggregator.services.offline.propose import Choices, propose
 

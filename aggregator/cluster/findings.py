@@ -11,8 +11,8 @@ from aggregator.cluster.view import ClusterView
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.decision import LabelDecision
 from aggregator.model.finding import Finding, Severity
-from aggregator.policy.labels import stable
-from aggregator.policy.selectors import NotSeparable, Selectors
+from aggregator.policy.generation.labels import stable
+from aggregator.policy.generation.selectors import NotSeparable, Selectors
 
 
 class ViewFindings:

@@ -12,9 +12,9 @@ from aggregator.errors import InputError
 from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy
 from aggregator.model.networkpolicy import LabelSelector
 from aggregator.model.protocol import Direction
-from aggregator.policy.adminparse import parse_admin_policy
-from aggregator.policy.field import Field
-from aggregator.policy.parse import parse_selector
+from aggregator.policy.manifest.adminparse import parse_admin_policy
+from aggregator.policy.manifest.field import Field
+from aggregator.policy.manifest.parse import parse_selector
 
 ADMIN_KINDS = frozenset({"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"})
 CILIUM_KINDS = frozenset({"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"})

@@ -12,7 +12,7 @@ from aggregator.cluster.reduce import keep
 from aggregator.model.cluster import Labels
 from aggregator.model.decision import LabelLists
 from aggregator.model.workload import Workload
-from aggregator.policy.labels import LabelClass, classify_key, stable
+from aggregator.policy.generation.labels import LabelClass, classify_key, stable
 
 MOST_SETS = 50  # per workload; the oldest goes first
 

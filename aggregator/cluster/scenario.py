@@ -22,9 +22,9 @@ from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.endpoint import Connection
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
-from aggregator.policy.adminparse import parse_any
-from aggregator.policy.endpoints import pair
-from aggregator.policy.field import kind_name
+from aggregator.policy.evaluation.endpoints import pair
+from aggregator.policy.manifest.adminparse import parse_any
+from aggregator.policy.manifest.field import kind_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

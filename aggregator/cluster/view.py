@@ -22,7 +22,7 @@ from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, Pod
 from aggregator.errors import InputError
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
 from aggregator.model.workload import Workload
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.manifest.parse import parse_policy
 
 if TYPE_CHECKING:
     from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy

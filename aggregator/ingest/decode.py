@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from aggregator.errors import IngestError
 from aggregator.metrics import INGEST_CLAMPED
-from aggregator.services.deliveries import FlowBatch, FlowColumns, LocalSide
+from aggregator.services.recording.deliveries import FlowBatch, FlowColumns, LocalSide
 from aggregator.store.schema import LOSSES
 from wattle.v1 import flowlink_pb2
 

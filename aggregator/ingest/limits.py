@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.services.deliveries import U64
+from aggregator.services.recording.deliveries import U64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

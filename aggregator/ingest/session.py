@@ -24,7 +24,7 @@ from aggregator.ingest.decode import MalformedBatchError, decode
 from aggregator.ingest.limits import IngestLimits, LivePeers, Pace
 from aggregator.metrics import INGEST_BATCHES, INGEST_BYTES, INGEST_CLOCK_SKEW, INGEST_REJECTS, INGEST_THROTTLED
 from aggregator.model.agent import AgentIdentity
-from aggregator.services.deliveries import DeclaredGap, Delivery, FlowBatch, Poison, Recorded
+from aggregator.services.recording.deliveries import DeclaredGap, Delivery, FlowBatch, Poison, Recorded
 from aggregator.store.agents import AgentReport, CidrHint
 from aggregator.store.deltas import CursorKey
 from wattle.v1 import flowlink_pb2

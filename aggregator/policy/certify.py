@@ -20,14 +20,14 @@ from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import Generation, Proposal
 from aggregator.model.verdict import Verdict
-from aggregator.policy.dns import find_dns
-from aggregator.policy.judging import Judge, example, words
-from aggregator.policy.live import Live, connect
-from aggregator.policy.opened import is_exempt, opened_by
+from aggregator.policy.evaluation.judging import Judge, example, words
+from aggregator.policy.evaluation.live import Live, connect
+from aggregator.policy.evaluation.opened import is_exempt, opened_by
+from aggregator.policy.generation.dns import find_dns
+from aggregator.policy.manifest.readback import read_back
+from aggregator.policy.manifest.render import render
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
-from aggregator.policy.readback import read_back
-from aggregator.policy.render import render
 from aggregator.policy.second import compiled_verdicts
 
 CERTIFICATE_BROKEN = "certificate-broken"

@@ -13,7 +13,7 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
 from aggregator.policy.lint.table import VerdictTable
 from aggregator.policy.lint.universe import Universe, bits
-from aggregator.policy.render import render_one
+from aggregator.policy.manifest.render import render_one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

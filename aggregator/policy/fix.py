@@ -13,7 +13,7 @@ from aggregator.model.endpoint import Connection, PodEndpoint
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, PolicyPeer, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction
 from aggregator.model.verdict import DirectionExplanation, PolicyReason, Verdict
-from aggregator.policy.selectors import Selected, Selectors
+from aggregator.policy.generation.selectors import Selected, Selectors
 
 # A policy that has a rule for this peer is the nearest one to change, then one that allows anything at all.
 _DISTANCE = {PolicyReason.PORT_NOT_MATCHED: 0, PolicyReason.PEER_NOT_MATCHED: 1}

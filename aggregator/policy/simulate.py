@@ -14,10 +14,10 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.simulation import Bucket, Candidate, Replay, Simulation
 from aggregator.model.verdict import Verdict
 from aggregator.model.workload import ApiServer, Workload
-from aggregator.policy.dns import find_dns
-from aggregator.policy.judging import Judge, example, words
-from aggregator.policy.live import Live, connect
-from aggregator.policy.opened import is_exempt
+from aggregator.policy.evaluation.judging import Judge, example, words
+from aggregator.policy.evaluation.live import Live, connect
+from aggregator.policy.evaluation.opened import is_exempt
+from aggregator.policy.generation.dns import find_dns
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
 

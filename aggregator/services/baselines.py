@@ -12,11 +12,11 @@ from aggregator.baseline.drift import GoneLink, NewLink, drift
 from aggregator.baseline.readiness import CronJobHistory, History, LinkHistory, Readiness, readiness
 from aggregator.model.link import Link, ObservedLink, link_id
 from aggregator.model.workload import Workload
-from aggregator.services.caller import Resource
+from aggregator.services.authority.caller import Resource
+from aggregator.services.deciding.said_views import BaselineView, CriterionView, DriftView
+from aggregator.services.deciding.subjects import etag_of
 from aggregator.services.question import LinkStore, Question, Rows
-from aggregator.services.said_views import BaselineView, CriterionView, DriftView
 from aggregator.services.status import NOT_LOST
-from aggregator.services.subjects import etag_of
 from aggregator.store.links import Span
 
 CRON_JOB = "CronJob"

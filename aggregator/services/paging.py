@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
-from aggregator.services.said_views import DecisionView
+from aggregator.services.deciding.said_views import DecisionView
 from aggregator.services.views import AddressRow, LinkRow, NamespaceRow, WorkloadRow
 
 Row = TypeVar("Row")

@@ -17,12 +17,12 @@ from aggregator.model.decision import Decisions
 from aggregator.model.finding import Finding
 from aggregator.model.link import ObservedLink
 from aggregator.model.workload import Workload
-from aggregator.policy.addresses import Addresses
+from aggregator.policy.generation.addresses import Addresses
+from aggregator.policy.generation.selectors import Selectors
 from aggregator.policy.profiles.profile import Profile
-from aggregator.policy.selectors import Selectors
-from aggregator.services.applied import AppliedPolicies
-from aggregator.services.caller import Caller
-from aggregator.services.sight import Sight
+from aggregator.services.authority.caller import Caller
+from aggregator.services.authority.sight import Sight
+from aggregator.services.policies.applied import AppliedPolicies
 from aggregator.services.verdicts import Verdicts
 from aggregator.store.agents import AgentStatus
 from aggregator.store.decisions import DecisionState

@@ -16,11 +16,13 @@ from aggregator.policy.certify import SecondEvaluator
 from aggregator.policy.lint import lint
 from aggregator.policy.profiles.known import profile_named
 from aggregator.services.addresses import address_rows
-from aggregator.services.applied_views import applied_policies, explained
+from aggregator.services.authority.caller import Caller, Resource, Verb
+from aggregator.services.authority.sight import Sight
 from aggregator.services.baselines import Recorded, baseline_view
-from aggregator.services.caller import Caller, Resource, Verb
-from aggregator.services.decisions import Deciding
-from aggregator.services.policy_views import (
+from aggregator.services.deciding.decisions import Deciding
+from aggregator.services.deciding.said_views import BaselineView
+from aggregator.services.policies.applied_views import applied_policies, explained
+from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
     ExplainedLinkView,
@@ -29,12 +31,10 @@ from aggregator.services.policy_views import (
     ProposalView,
     SimulationView,
 )
-from aggregator.services.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
-from aggregator.services.proposals import proposal_view, proved
+from aggregator.services.policies.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
+from aggregator.services.policies.proposals import proposal_view, proved
+from aggregator.services.policies.signing import Signing
 from aggregator.services.question import SERVICE_KIND, Derived, LinkStore, Question, Rows, View, WorkloadRef
-from aggregator.services.said_views import BaselineView
-from aggregator.services.sight import Sight
-from aggregator.services.signing import Signing
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, status_view
 from aggregator.services.tables import link_rows, rows_by_id

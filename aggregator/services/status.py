@@ -1,6 +1,6 @@
 """Agents and status: does it work, how old is the data, what was lost."""
 
-from aggregator.services.caller import Caller
+from aggregator.services.authority.caller import Caller
 from aggregator.services.question import LinkStore, View
 from aggregator.services.views import AgentView, StatusView
 from aggregator.services.wording import finding_views

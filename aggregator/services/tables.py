@@ -13,9 +13,9 @@ from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.settings import Settings
 from aggregator.model.workload import LinkEnd, Workload
-from aggregator.policy.generate import generate
+from aggregator.policy.generation.generate import generate
+from aggregator.services.deciding.subjects import record_of
 from aggregator.services.question import Question, Rows
-from aggregator.services.subjects import record_of
 from aggregator.services.views import AppliedVerdictView, InProposalView, LinkRow, RowDecisionView
 from aggregator.services.wording import MASKED, peer_view, verdict_view
 

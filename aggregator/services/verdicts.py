@@ -14,8 +14,8 @@ from aggregator.model.endpoint import Connection, PodEndpoint
 from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.verdict import Explanation, Verdict
-from aggregator.policy.judging import Judge, example
-from aggregator.policy.live import Live, connect
+from aggregator.policy.evaluation.judging import Judge, example
+from aggregator.policy.evaluation.live import Live, connect
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Profile
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from aggregator.model.finding import Finding
 from aggregator.model.verdict import DirectionExplanation, DirectionOutcome, PolicyReason, Verdict
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
-from aggregator.policy.selectors import Selected
+from aggregator.policy.generation.selectors import Selected
 from aggregator.services.question import Question
 from aggregator.services.verdicts import LinkVerdict
 from aggregator.services.views import AddressView, AppliedVerdictView, FindingView, PeerView, SideVerdictView

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aggregator.model.link import ObservedLink
 from aggregator.model.workload import Workload
-from aggregator.services.applied import AppliedPolicies, directions_of
+from aggregator.services.policies.applied import AppliedPolicies, directions_of
 from aggregator.services.question import Question
 from aggregator.services.views import NamespaceRow, WorkloadRow
 from aggregator.store.links import Span

@@ -15,8 +15,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from aggregator.errors import ForbiddenError, UnauthenticatedError
-from aggregator.services.caller import Caller
-from aggregator.services.decisions import Deciding
+from aggregator.services.authority.caller import Caller
+from aggregator.services.deciding.decisions import Deciding
 from aggregator.services.review import Review
 from aggregator.services.spans import ALL
 from aggregator.services.views import StatusView

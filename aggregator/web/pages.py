@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import RedirectResponse
 
-from aggregator.services.previews import ExportKind
+from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
 from aggregator.services.views import LinkRow, WorkloadRow
 from aggregator.web.frame import BASE, VisitDep, allowed

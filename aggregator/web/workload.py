@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from aggregator.services.caller import Resource, Verb
+from aggregator.services.authority.caller import Resource, Verb
+from aggregator.services.deciding.said_views import WorkloadDecisionsView
 from aggregator.services.question import SERVICE_KIND, WorkloadRef
-from aggregator.services.said_views import WorkloadDecisionsView
 from aggregator.services.views import LinkRow
 from aggregator.topology.graph import Card, Row
 from aggregator.web.frame import BASE, Visit, allowed

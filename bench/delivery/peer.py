@@ -17,8 +17,8 @@ from aggregator.model.link import Link
 from aggregator.model.protocol import Direction
 from aggregator.model.resolution import FlowIdentity, Resolution, Resolved
 from aggregator.model.workload import Workload
-from aggregator.services.deliveries import Delivery, Recorded
-from aggregator.services.recording import Recorder
+from aggregator.services.recording.deliveries import Delivery, Recorded
+from aggregator.services.recording.recorder import Recorder
 from aggregator.store import open_store
 from wattle.v1 import flowlink_pb2
 

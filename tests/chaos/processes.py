@@ -27,7 +27,7 @@ from agent.stream import FlowLinkStream
 from aggregator.ingest import IngestLimits
 from aggregator.ingest.session import Session
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
-from aggregator.services.settling import Settler
+from aggregator.services.recording.settling import Settler
 from aggregator.store import open_store
 from aggregator.store.merging import SqlSink
 from aggregator.store.postgres import PostgresBulk

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from aggregator.services.caller import Resource, Verb
-from aggregator.services.kubernetes_authority import GROUP
+from aggregator.services.authority.caller import Resource, Verb
+from aggregator.services.authority.kubernetes import GROUP
 from tests.chart.rendering import ROOT, named, pod_of, render
 
 ROLES = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from aggregator.model.decision import Choice
 from aggregator.model.link import link_id
 from aggregator.model.workload import Address
-from aggregator.services.caller import developer
+from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import Seen, World, build, dns_objects, link, record
 from tests.ui.shop import CASSANDRA, JAVAAPP, SHOP, served, shop

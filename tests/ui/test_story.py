@@ -8,9 +8,9 @@ from playwright.sync_api import Page, expect
 from aggregator.model.decision import Choice
 from aggregator.model.link import link_id
 from aggregator.model.verdict import Verdict
+from aggregator.policy.manifest.readback import read_back
 from aggregator.policy.profiles.known import profile_named
-from aggregator.policy.readback import read_back
-from aggregator.services.caller import developer
+from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from aggregator.services.verdicts import Verdicts
 from tests.integration.services.world import World, link

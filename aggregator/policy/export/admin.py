@@ -11,9 +11,9 @@ from typing import Any
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.adminparse import parse_admin_policy
 from aggregator.policy.export.proof import MAX_EVALUATED, Export, ExportedFile, compare, judge_by_evaluation
 from aggregator.policy.export.text import read, write
+from aggregator.policy.manifest.adminparse import parse_admin_policy
 
 GROUP = "policy.networking.k8s.io"
 CLUSTER_POLICY, BASELINE_POLICY = "ClusterNetworkPolicy", "BaselineAdminNetworkPolicy"

@@ -12,7 +12,7 @@ from typing import Any
 from aggregator.model.address import IPAddress
 from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.matching import labels_of_namespace
+from aggregator.policy.evaluation.matching import labels_of_namespace
 
 _TERM = re.compile(
     r"""\s*(?:

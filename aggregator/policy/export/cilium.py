@@ -20,11 +20,11 @@ from aggregator.model.networkpolicy import (
     SelectorPeer,
 )
 from aggregator.model.protocol import Direction
-from aggregator.policy.dns import find_dns
 from aggregator.policy.export.cilium_judge import CiliumJudge
 from aggregator.policy.export.identities import api_server_addresses
 from aggregator.policy.export.proof import Export, ExportedFile, compare
 from aggregator.policy.export.text import read, write
+from aggregator.policy.generation.dns import find_dns
 from aggregator.policy.lint.universe import block_contains
 
 API_VERSION = "cilium.io/v2"

@@ -11,8 +11,8 @@ from typing import Any
 from aggregator.model.address import IPAddress
 from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.protocol import Direction, Protocol
+from aggregator.policy.evaluation.matching import labels_of_namespace
 from aggregator.policy.export.identities import api_server_addresses
-from aggregator.policy.matching import labels_of_namespace
 
 _POD_NAMESPACE = "k8s:io.kubernetes.pod.namespace"
 _NAMESPACE_LABEL = "k8s:io.cilium.k8s.namespace.labels."

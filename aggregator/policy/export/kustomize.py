@@ -10,8 +10,8 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.policy.export.proof import Export, ExportedFile
 from aggregator.policy.export.text import read, write
-from aggregator.policy.readback import read_back
-from aggregator.policy.render import render_one
+from aggregator.policy.manifest.readback import read_back
+from aggregator.policy.manifest.render import render_one
 
 KUSTOMIZATION = "kustomization.yaml"
 

@@ -14,8 +14,8 @@ from aggregator.model.endpoint import Connection
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Verdict
-from aggregator.policy.endpoints import pair
-from aggregator.policy.evaluate import explain_direction
+from aggregator.policy.evaluation.endpoints import pair
+from aggregator.policy.evaluation.evaluate import explain_direction
 from aggregator.policy.export.identities import api_server_addresses
 from aggregator.policy.lint.table import VerdictTable
 from aggregator.policy.lint.universe import PeerClass, Universe, bits

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from aggregator.policy.render import quote
+from aggregator.policy.manifest.render import quote
 
 _PLAIN_KEY = re.compile(r"[A-Za-z][A-Za-z0-9]*")
 # A YAML 1.1 reader takes these for booleans or null, also as keys.

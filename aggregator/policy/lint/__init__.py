@@ -11,7 +11,7 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
-from aggregator.policy.dns import find_dns
+from aggregator.policy.generation.dns import find_dns
 from aggregator.policy.lint.broad import check_broad
 from aggregator.policy.lint.effect import check_effect
 from aggregator.policy.lint.reach import check_reach

@@ -8,7 +8,7 @@ from typing import Any
 
 from aggregator.model.finding import Finding, Severity
 from aggregator.policy.lint.codes import Code
-from aggregator.policy.validate import Violation, validate
+from aggregator.policy.manifest.validate import Violation, validate
 
 
 def check_object(obj: Mapping[str, Any]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from aggregator.model.adminpolicy import ForeignPolicy
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import Rule, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.dns import DNS_PORT, find_dns
+from aggregator.policy.generation.dns import DNS_PORT, find_dns
 from aggregator.policy.lint.codes import Code
 from aggregator.policy.lint.effect import rule_subject
 from aggregator.policy.lint.table import Rectangle, VerdictTable

@@ -12,7 +12,7 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction
-from aggregator.policy.labels import LabelClass, classify, classify_key
+from aggregator.policy.generation.labels import LabelClass, classify, classify_key
 from aggregator.policy.lint.codes import Code
 
 

@@ -17,8 +17,8 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Explanation
 from aggregator.policy.describe import Description, describe
 from aggregator.policy.diff import PolicyDiff, diff
-from aggregator.policy.endpoints import pair
-from aggregator.policy.evaluate import evaluate
+from aggregator.policy.evaluation.endpoints import pair
+from aggregator.policy.evaluation.evaluate import evaluate
 from aggregator.policy.fix import Fix, minimal_fix
 from aggregator.policy.lint import findings_of, in_order, verdict_table
 from aggregator.policy.lint.broad import BroadRule, broad_rules

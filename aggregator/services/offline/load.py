@@ -19,7 +19,7 @@ from aggregator.model.finding import Finding
 from aggregator.model.link import ObservedLink
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.settings import Settings
-from aggregator.policy.adminparse import KINDS, parse_any
+from aggregator.policy.manifest.adminparse import KINDS, parse_any
 from aggregator.services.offline import settings_of
 from aggregator.services.offline.flows import resolve_flows
 from aggregator.services.offline.foreign import foreign_policy

@@ -9,7 +9,7 @@ from aggregator.model.decision import Decisions, DefaultDeny
 from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.policy.certify import certify
-from aggregator.policy.generate import generate
+from aggregator.policy.generation.generate import generate
 from aggregator.policy.profiles.profile import Profile
 from aggregator.services.offline.load import Offline
 

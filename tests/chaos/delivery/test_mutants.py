@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from aggregator.errors import IngestError
 from aggregator.ingest.decode import decode
-from aggregator.services.deliveries import FlowBatch
+from aggregator.services.recording.deliveries import FlowBatch
 from aggregator.store import Scope, Store, migrate, open_store
 from tests.flowlink import CLUSTER, batch_of, flows, running_aggregator, running_stream, until
 from wattle.v1 import flowlink_pb2

@@ -13,8 +13,9 @@ from types import ModuleType
 from typing import Any
 
 from aggregator.model import networkpolicy
-from aggregator.policy import evaluate as evaluating
-from aggregator.policy import matching, parse
+from aggregator.policy.evaluation import evaluate as evaluating
+from aggregator.policy.evaluation import matching
+from aggregator.policy.manifest import parse
 
 
 @dataclass(frozen=True, kw_only=True)

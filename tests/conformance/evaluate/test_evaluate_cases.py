@@ -6,12 +6,12 @@ from casefiles import EVALUATED, facts, raw_cases, scenarios
 
 from aggregator.model.finding import Severity
 from aggregator.policy.compiled import VERDICTS, compile_policies
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.manifest.parse import parse_policy
+from aggregator.policy.manifest.validate import is_accepted, validate
 from aggregator.policy.profiles.known import CILIUM, GENERIC, PROFILES
 from aggregator.policy.profiles.profile import Answer
-from aggregator.policy.validate import is_accepted, validate
-from aggregator.services.checking import check_scenarios
+from aggregator.services.offline.checking import check_scenarios
 
 COUNTS = {"k8s_e2e": 506, "k8s_e2e_full_matrix": 25_056, "curated": 858, "grid": 16_121}
 

@@ -4,7 +4,7 @@ import pytest
 from casefiles import facts, parsed, raw_cases, scenarios
 from mutations import MUTATIONS
 
-from aggregator.policy import evaluate as evaluating
+from aggregator.policy.evaluation import evaluate as evaluating
 
 KILLERS = {
     mutant["mutant"]: [name for name, by in mutant["killed_by"].items() if by["cases"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aggregator.cluster.scenario import Scenario, load_scenarios
-from aggregator.services.checking import check_scenarios
+from aggregator.services.offline.checking import check_scenarios
 
 PAGES = load_scenarios(Path(__file__).parent / "pages.yaml")
 

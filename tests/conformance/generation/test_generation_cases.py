@@ -18,10 +18,10 @@ from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy
 from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.verdict import Verdict
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.generate import generate
-from aggregator.policy.parse import parse_policy
-from aggregator.policy.render import render
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.generation.generate import generate
+from aggregator.policy.manifest.parse import parse_policy
+from aggregator.policy.manifest.render import render
 from aggregator.services.offline import settings_of
 from aggregator.services.offline.flows import resolve_flows
 

@@ -20,7 +20,7 @@ from aggregator.model.decision import Alias, AliasDecision, Choice, DirectionDec
 from aggregator.model.link import Link, link_id
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import LinkEnd, Workload
-from aggregator.services.subjects import record_of
+from aggregator.services.deciding.subjects import record_of
 from aggregator.store.decisions import DecisionEntry, Undo
 from tests.integration.api.tokens import UNLIMITED, Tokens
 from tests.integration.services.world import (

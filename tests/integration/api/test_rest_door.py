@@ -15,7 +15,7 @@ from aggregator.api import examples
 from aggregator.api.limits import MAX_BODY_BYTES, Buckets, Rate
 from aggregator.api.rest import PREFIX, Development, create_api
 from aggregator.services.paging import LINK_SORTS, Page
-from aggregator.services.policy_views import ProposalView
+from aggregator.services.policies.policy_views import ProposalView
 from aggregator.services.review import Review
 from aggregator.services.views import LinkRow, NamespaceRow, WorkloadRow
 from tests.integration.api.tokens import Tokens

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from aggregator.api.limits import Rate
 from aggregator.errors import UnauthenticatedError
-from aggregator.services.caller import Caller, Everything, Resource, Verb
+from aggregator.services.authority.caller import Caller, Everything, Resource, Verb
 
 
 @dataclass(frozen=True)

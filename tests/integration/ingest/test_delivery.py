@@ -17,7 +17,7 @@ from aggregator.metrics import INGEST_REFUSED_HELLOS
 from aggregator.model.link import Link
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
 from aggregator.model.workload import Address
-from aggregator.services.settling import Settler
+from aggregator.services.recording.settling import Settler
 from aggregator.store import Scope, Store, migrate, open_store
 from aggregator.store.deltas import CursorKey
 from tests.certificates import Authority

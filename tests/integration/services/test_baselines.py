@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from aggregator.services.caller import developer
-from aggregator.services.decisions import ANY
+from aggregator.services.authority.caller import developer
+from aggregator.services.deciding.decisions import ANY
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import DB, NOW, SHOP, WEB, Seen, World, link, record
 

@@ -12,8 +12,8 @@ from aggregator.model.decision import Alias, Choice, ClusterCIDRs, GeneralRule, 
 from aggregator.model.link import link_id
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
-from aggregator.services.caller import Caller, Resource, Verb, developer
-from aggregator.services.decisions import ANY
+from aggregator.services.authority.caller import Caller, Resource, Verb, developer
+from aggregator.services.deciding.decisions import ANY
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import OLD, OTHER, PARTNER, SHOP, WEB, World, link
 

@@ -3,7 +3,7 @@
 import pytest
 
 from aggregator.model.link import link_id
-from aggregator.services.caller import developer
+from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import DB, OTHER, SHOP, WEB, World, dns_objects, link, other_objects, shop_objects
 

@@ -5,7 +5,7 @@ import pytest
 from aggregator.errors import InputError, NotFoundError
 from aggregator.model.link import link_id
 from aggregator.model.protocol import Direction
-from aggregator.services.caller import developer
+from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import (
     DB,

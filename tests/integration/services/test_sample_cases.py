@@ -9,9 +9,9 @@ import yaml
 from aggregator.model.decision import Choice, GeneralRule, LabelDecision, LabelLists, TypedCIDR
 from aggregator.model.link import link_id
 from aggregator.model.protocol import Direction
-from aggregator.services.caller import developer
-from aggregator.services.decisions import ANY, Deciding
-from aggregator.services.policy_views import ProposalView
+from aggregator.services.authority.caller import developer
+from aggregator.services.deciding.decisions import ANY, Deciding
+from aggregator.services.policies.policy_views import ProposalView
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import (
     BOOKS,

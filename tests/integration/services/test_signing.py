@@ -7,8 +7,8 @@ import pytest
 from aggregator.errors import ConflictError, ForbiddenError, NotFoundError
 from aggregator.model.decision import Choice
 from aggregator.model.link import link_id
-from aggregator.services.caller import Caller, Everything, Resource, Verb
-from aggregator.services.decisions import ANY
+from aggregator.services.authority.caller import Caller, Everything, Resource, Verb
+from aggregator.services.deciding.decisions import ANY
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import OLD, SHOP, WEB, World, link
 

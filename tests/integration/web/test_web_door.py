@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from aggregator.api.rest import Development, NobodyYet, create_api
 from aggregator.model.link import link_id
-from aggregator.services.caller import Caller, Resource, Verb
+from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.web.site import add_web
 from tests.integration.services.world import OLD, OTHER, SHOP, WEB, World, everything, link
 

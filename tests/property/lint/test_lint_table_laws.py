@@ -23,8 +23,8 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Verdict
 from aggregator.model.workload import Workload
 from aggregator.policy.diff import diff
-from aggregator.policy.endpoints import pair
-from aggregator.policy.evaluate import evaluate
+from aggregator.policy.evaluation.endpoints import pair
+from aggregator.policy.evaluation.evaluate import evaluate
 from aggregator.policy.export.calico import export_calico
 from aggregator.policy.export.cilium import export_cilium
 from aggregator.policy.export.kustomize import export_kustomize

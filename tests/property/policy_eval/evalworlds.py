@@ -21,7 +21,7 @@ from aggregator.model.endpoint import AddressEndpoint, NodeEndpoint, PodEndpoint
 from aggregator.model.networkpolicy import LabelSelector, Operator, Requirement
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import Workload
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.manifest.parse import parse_policy
 
 NAMESPACES = ("x", "y", "z")
 PORTS = (0, 1, 79, 80, 81, 82, 90, 8080, 65535)

@@ -15,8 +15,8 @@ from aggregator.cluster.scenario import scenario_of
 from aggregator.model.endpoint import Connection
 from aggregator.model.protocol import Protocol
 from aggregator.model.verdict import Verdict
-from aggregator.policy.endpoints import pair
-from aggregator.policy.evaluate import evaluate
+from aggregator.policy.evaluation.endpoints import pair
+from aggregator.policy.evaluation.evaluate import evaluate
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.policy.profiles.profile import Answer
 

@@ -9,8 +9,8 @@ from aggregator.model.endpoint import Connection
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import DirectionOutcome
 from aggregator.policy.compiled import VERDICTS, compile_policies
-from aggregator.policy.evaluate import evaluate, explain_direction
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.evaluation.evaluate import evaluate, explain_direction
+from aggregator.policy.manifest.parse import parse_policy
 from aggregator.policy.profiles.known import GENERIC, PROFILES
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

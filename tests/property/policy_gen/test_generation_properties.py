@@ -16,11 +16,11 @@ from aggregator.model.settings import Settings
 from aggregator.model.verdict import DirectionOutcome, Verdict
 from aggregator.model.workload import Workload
 from aggregator.policy.certify import CERTIFICATE_BROKEN, certify
-from aggregator.policy.generate import generate
-from aggregator.policy.parse import parse_policy
-from aggregator.policy.render import render
-from aggregator.policy.selectors import Selected, Selectors
-from aggregator.policy.validate import validate
+from aggregator.policy.generation.generate import generate
+from aggregator.policy.generation.selectors import Selected, Selectors
+from aggregator.policy.manifest.parse import parse_policy
+from aggregator.policy.manifest.render import render
+from aggregator.policy.manifest.validate import validate
 from tests.property.policy_gen.worlds import (
     World,
     allowed_links,

@@ -31,8 +31,8 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Explanation, Verdict
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.opened import is_exempt
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.evaluation.opened import is_exempt
 
 CLUSTER = "c"
 NAMESPACES = ("app", "data", "kube-system")

@@ -7,7 +7,7 @@ import yaml
 from aggregator.cluster.scenario import scenario_of
 from aggregator.model.networkpolicy import NetworkPolicy, Rule, SelectorPeer
 from aggregator.policy.describe import describe, text
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.manifest.parse import parse_policy
 
 PODS = [
     {"namespace": "shop", "name": "web-1", "labels": {"app": "web"}, "owner": {"kind": "Deployment", "name": "web"}},

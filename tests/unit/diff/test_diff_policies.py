@@ -10,8 +10,8 @@ from aggregator.model.protocol import Protocol
 from aggregator.policy.describe import peer_words, port_words
 from aggregator.policy.diff import diff
 from aggregator.policy.fix import minimal_fix
+from aggregator.policy.manifest.render import to_object
 from aggregator.policy.profiles.known import GENERIC
-from aggregator.policy.render import to_object
 from aggregator.services.offline.judge import judge, traffic_of
 from aggregator.services.offline.load import Offline
 

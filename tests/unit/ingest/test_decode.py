@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.ingest.decode import DAY_MS, MAX_RECORDS, MalformedBatchError, decode
-from aggregator.services.deliveries import FlowBatch
+from aggregator.services.recording.deliveries import FlowBatch
 from tests.flowlink import Flow, batch_of, flows, with_columns
 from wattle.v1 import flowlink_pb2
 

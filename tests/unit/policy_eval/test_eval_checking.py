@@ -5,7 +5,7 @@ import pytest
 from aggregator.cluster.scenario import scenario_of
 from aggregator.errors import InputError
 from aggregator.policy.profiles.known import CILIUM, GENERIC
-from aggregator.services.checking import check_scenarios
+from aggregator.services.offline.checking import check_scenarios
 
 
 def np(name, **spec):

@@ -23,9 +23,9 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import DirectionOutcome, PolicyReason, Verdict
 from aggregator.model.workload import Workload
 from aggregator.policy.compiled import VERDICTS, compile_policies
-from aggregator.policy.endpoints import endpoint_of_address, pair
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.parse import parse_policy
+from aggregator.policy.evaluation.endpoints import endpoint_of_address, pair
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.manifest.parse import parse_policy
 from aggregator.policy.profiles.known import GENERIC, OVN_KUBERNETES, WEAVE
 
 PAGE = {

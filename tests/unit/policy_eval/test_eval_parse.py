@@ -8,11 +8,11 @@ from aggregator.errors import InputError
 from aggregator.model.finding import Severity
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPort, Rule, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.policy.field import Field
-from aggregator.policy.parse import parse_cidr, parse_policy
+from aggregator.policy.manifest.field import Field
+from aggregator.policy.manifest.parse import parse_cidr, parse_policy
+from aggregator.policy.manifest.validate import is_accepted, validate
 from aggregator.policy.profiles.known import GENERIC, PROFILES, profile_named
 from aggregator.policy.profiles.profile import Standing
-from aggregator.policy.validate import is_accepted, validate
 
 
 def policy(spec=None, **metadata):

@@ -11,9 +11,9 @@ from aggregator.model.adminpolicy import AdminPort, DomainNamesPeer, ForeignPoli
 from aggregator.model.networkpolicy import LabelSelector
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import DirectionOutcome, PolicyReason, Verdict
-from aggregator.policy.adminparse import parse_admin_policy, parse_any
 from aggregator.policy.compiled import compile_policies
-from aggregator.policy.evaluate import evaluate
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.manifest.adminparse import parse_admin_policy, parse_any
 from aggregator.policy.profiles.known import CILIUM, GENERIC, WEAVE
 from aggregator.policy.profiles.profile import Answer
 

@@ -16,9 +16,9 @@ from aggregator.model.networkpolicy import (
     Rule,
     SelectorPeer,
 )
-from aggregator.policy.merging import MOST_VALUES, merged
-from aggregator.policy.peers import every_pod, namespace_selector, whole_namespace
-from aggregator.policy.render import render
+from aggregator.policy.generation.merging import MOST_VALUES, merged
+from aggregator.policy.generation.peers import every_pod, namespace_selector, whole_namespace
+from aggregator.policy.manifest.render import render
 
 KEYS, VALUES = ("app", "role"), ("a", "b", "c", "d")
 EVERY_LABELS = [

@@ -29,8 +29,8 @@ from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy
 from aggregator.model.proposal import Generation, Origin, Reason
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
-from aggregator.policy.addresses import Addresses
-from aggregator.policy.dns import find_dns
+from aggregator.policy.generation.addresses import Addresses
+from aggregator.policy.generation.dns import find_dns
 from tests.unit.policy_gen.town import (
     AGENT,
     API,

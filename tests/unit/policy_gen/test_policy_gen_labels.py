@@ -6,8 +6,8 @@ from aggregator.model.cluster import ClusterSnapshot, Pod, WorkloadRecord
 from aggregator.model.decision import LabelLists
 from aggregator.model.networkpolicy import LabelSelector, Operator, Requirement
 from aggregator.model.workload import Workload
-from aggregator.policy.labels import LabelClass, classify, stable
-from aggregator.policy.selectors import NotSeparable, Selected, Selection, Selectors
+from aggregator.policy.generation.labels import LabelClass, classify, stable
+from aggregator.policy.generation.selectors import NotSeparable, Selected, Selection, Selectors
 
 
 @pytest.mark.parametrize(

@@ -21,15 +21,15 @@ from aggregator.model.networkpolicy import (
 )
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import Workload
-from aggregator.policy.cidrs import Cover, budgeted, exact
-from aggregator.policy.intervals import intervals, merged, without
-from aggregator.policy.minimise import MAX_CONCEPTS, by_peers, greedy, lines, maximal, minimise
-from aggregator.policy.naming import MAX_NAME, Names
-from aggregator.policy.ports import code, codes, compact, dynamic_ranges
-from aggregator.policy.readback import read_back
-from aggregator.policy.render import quote, render, render_one
-from aggregator.policy.rules import port_key, sort_rules, typed_block
-from aggregator.policy.split import split
+from aggregator.policy.evaluation.intervals import intervals, merged, without
+from aggregator.policy.generation.cidrs import Cover, budgeted, exact
+from aggregator.policy.generation.minimise import MAX_CONCEPTS, by_peers, greedy, lines, maximal, minimise
+from aggregator.policy.generation.naming import MAX_NAME, Names
+from aggregator.policy.generation.ports import code, codes, compact, dynamic_ranges
+from aggregator.policy.generation.rules import port_key, sort_rules, typed_block
+from aggregator.policy.manifest.readback import read_back
+from aggregator.policy.manifest.render import quote, render, render_one
+from aggregator.policy.manifest.split import split
 
 TCP, UDP, SCTP = Protocol.TCP, Protocol.UDP, Protocol.SCTP
 

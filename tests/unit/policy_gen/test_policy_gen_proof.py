@@ -23,8 +23,8 @@ from aggregator.model.protocol import Direction
 from aggregator.model.simulation import Action, Bucket, Candidate
 from aggregator.model.verdict import Verdict
 from aggregator.policy.certify import certify
-from aggregator.policy.evaluate import evaluate
-from aggregator.policy.live import Live, connect
+from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.evaluation.live import Live, connect
 from aggregator.policy.order import after, is_long_lived, plan
 from aggregator.policy.simulate import simulate
 from tests.unit.policy_gen.town import (

@@ -20,7 +20,7 @@ from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Protocol
 from aggregator.model.settings import Settings
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
-from aggregator.policy.generate import generate
+from aggregator.policy.generation.generate import generate
 
 TCP, UDP = Protocol.TCP, Protocol.UDP
 NODES = Nodes(cluster="c")

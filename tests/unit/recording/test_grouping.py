@@ -11,10 +11,10 @@ from aggregator.model.link import Link, Outcome
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
 from aggregator.model.workload import Address
-from aggregator.services.grouping import AnsweredBatch, Deltas, Grouping
-from aggregator.services.identities import Identities
-from aggregator.services.identity_json import identity_from_json, identity_to_json
-from aggregator.services.rollup import RollUp
+from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
+from aggregator.services.recording.identities import Identities
+from aggregator.services.recording.identity_json import identity_from_json, identity_to_json
+from aggregator.services.recording.rollup import RollUp
 from aggregator.store.deltas import CursorKey, EvidenceKind, Sides
 from tests.flowlink import CLUSTER, FakeResolver, Flow, batch_of, flows, workload
 from wattle.v1 import flowlink_pb2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aggregator.errors import ClusterError, ForbiddenError, UnauthenticatedError
-from aggregator.services.caller import Resource, Verb
-from aggregator.services.kubernetes_authority import REMEMBER_SECONDS, TOKEN_REVIEWS, TokenReviews
+from aggregator.services.authority.caller import Resource, Verb
+from aggregator.services.authority.kubernetes import REMEMBER_SECONDS, TOKEN_REVIEWS, TokenReviews
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from aggregator.services.policy_views import BreachView, CertificateView, ProposalView
+from aggregator.services.policies.policy_views import BreachView, CertificateView, ProposalView
 from aggregator.services.question import WorkloadRef
 from aggregator.web.rendering import environment
 

@@ -1,0 +1,1 @@
+"""May this connection be opened, and why: the plain evaluator and what asks it."""

@@ -1,0 +1,1 @@
+"""From links and decisions to proposals."""

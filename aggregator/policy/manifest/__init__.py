@@ -1,0 +1,1 @@
+"""Policies as the API takes them: parsed, validated, rendered, read back."""

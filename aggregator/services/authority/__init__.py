@@ -1,0 +1,1 @@
+"""Who asks, and which part of a cluster they may see."""

@@ -1,0 +1,1 @@
+"""Policies as a caller is shown them: proposed, previewed, signed and applied."""

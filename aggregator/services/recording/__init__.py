@@ -1,0 +1,1 @@
+"""From what agents' streams hand over to one transaction in the store."""

@@ -1,0 +1,172 @@
+"""Settling: flows that waited for the cluster view become part of their Link, or of what is honest to say instead.
+
+Enters: pending flows, oldest first. Leaves: deltas, written in the transaction that takes the pending flows out.
+Invariant: a flow waits no longer than its grace period; then it is the Link under its raw address, or a counted
+refusal where not even its own pod is known. Only the leader does this.
+"""
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+import numpy as np
+
+from aggregator.errors import LinkCollisionError, StoreError
+from aggregator.metrics import PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
+from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
+from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns
+from aggregator.services.recording.grouping import AnsweredBatch, Grouping
+from aggregator.services.recording.identities import Answer
+from aggregator.services.recording.identity_json import identity_from_json
+from aggregator.services.recording.rollup import RollUp
+from aggregator.store import Store
+from aggregator.store.deltas import CursorKey, Merge, PendingFlow
+from aggregator.store.keys import moment
+from aggregator.store.schema import LOSSES
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 5_000
+_UNKNOWN_POD = Refused(reason="unknown-pod")
+
+
+class Settler:
+    """The leader's work on the store: settle what waits, let go of what is old."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        resolver: Resolver,
+        peers_per_workload: int = 256,
+        interval_seconds: float = 1.0,
+        retention_interval: timedelta = timedelta(hours=1),
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._interval_seconds = interval_seconds
+        self._retention_interval_seconds = retention_interval.total_seconds()
+        self._now_ms = now_ms
+        self._grouping = Grouping(
+            grace_ms=0, rolled_up=RollUp(most=peers_per_workload, known_addresses=store.external_addresses)
+        )
+        self._batch_number = 0
+
+    async def run(self) -> None:
+        """Work for ever, while this process leads."""
+        retained_at = -self._retention_interval_seconds
+        loop = asyncio.get_running_loop()
+        while True:
+            leads = await asyncio.to_thread(self._store.leadership.lead)
+            STORE_LEADER.set(leads)
+            if leads:
+                try:
+                    await asyncio.to_thread(self.settle)
+                    if loop.time() - retained_at >= self._retention_interval_seconds:
+                        for table, removed in (await asyncio.to_thread(self._store.retain)).items():
+                            STORE_RETIRED.labels(table).inc(removed)
+                        retained_at = loop.time()
+                except StoreError as error:
+                    log.warning("the leader's work waits: %s", error)
+            await asyncio.sleep(self._interval_seconds)
+
+    def settle(self) -> int:
+        """Settle what can be; how many flows were. Raises StoreError with nothing changed."""
+        now_ms = self._now_ms()
+        settled: dict[tuple[str, str], list[tuple[PendingFlow, Answer]]] = defaultdict(list)
+        outcomes: dict[str, int] = defaultdict(int)
+        for flow in self._store.pending_flows(limit=AT_ONCE):
+            identity = identity_from_json(flow.identity)
+            resolution, outcome = _decide(
+                self._resolver.resolve(identity, moment(flow.at_ms)), overdue=flow.deadline_ms <= now_ms
+            )
+            if resolution is not None:
+                answer = Answer(identity=identity, process=flow.process, resolution=resolution)
+                settled[(flow.key.cluster, flow.key.agent_id)].append((flow, answer))
+                outcomes[outcome] += 1
+        if not settled:
+            return 0
+        answers: list[Answer] = []
+        batches: list[AnsweredBatch] = []
+        for (cluster, agent_id), flows in settled.items():
+            first = len(answers)
+            answers += [answer for _, answer in flows]
+            batches.append(
+                AnsweredBatch(
+                    key=CursorKey(cluster=cluster, agent_id=agent_id, epoch=0),
+                    seq=0,
+                    batch=_batch_of([flow for flow, _ in flows]),
+                    answers=np.arange(first, len(answers), dtype=np.int64),
+                )
+            )
+        self._batch_number += 1
+        deltas = self._grouping.group(batches, answers, resets=self._batch_number, now_ms=now_ms)
+        try:
+            self._store.sink.merge(
+                Merge(
+                    settled=[flow.key for flows in settled.values() for flow, _ in flows],
+                    activity=deltas.activity,
+                    attempts=deltas.attempts,
+                    links=deltas.links,
+                    evidence=deltas.evidence,
+                    refusals=deltas.refusals,
+                )
+            )
+        except LinkCollisionError as collision:
+            self._grouping.refuse_links(collision.link_ids)
+            raise
+        deltas.told()
+        for outcome, count in outcomes.items():
+            PENDING_SETTLED.labels(outcome).inc(count)
+        return sum(outcomes.values())
+
+
+def _decide(resolution: Resolution, *, overdue: bool) -> tuple[Resolution | None, str]:
+    """What a waiting flow becomes now; None = it goes on waiting."""
+    match resolution:
+        case Resolved():
+            return resolution, "resolved"
+        case Refused(reason=reason):
+            return resolution, reason
+        case NotYet(fallback=fallback):
+            if not overdue:
+                return None, "waiting"
+            if fallback is None:
+                return _UNKNOWN_POD, _UNKNOWN_POD.reason
+            return Resolved(link=fallback), "raw-address"
+
+
+def _batch_of(flows: Sequence[PendingFlow]) -> FlowBatch:
+    """Only the numbers: the answers are there already."""
+
+    def column(name: str) -> I64:
+        return np.array([getattr(flow, name) for flow in flows], np.int64)
+
+    none = np.zeros(len(flows), np.int64)
+    return FlowBatch(
+        locals=[],
+        remotes=np.empty((0, 2), np.uint64),
+        processes=[],
+        columns=FlowColumns(
+            local=none,
+            remote=none,
+            port=none,
+            protocol=none,
+            direction=none,
+            outcome=none,
+            confidence=none,
+            process=none,
+            count=column("count"),
+            tx_bytes=column("tx_bytes"),
+            rx_bytes=column("rx_bytes"),
+            first_ms=column("first_seen_ms"),
+            last_ms=column("last_seen_ms"),
+        ),
+        losses=(0,) * len(LOSSES),
+        clamped=False,
+        message=b"",
+    )
