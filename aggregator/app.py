@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from aggregator.api.asking import Authenticator
 from aggregator.api.query_door import add_queries
 from aggregator.api.rest import Development, NobodyYet, create_api
+from aggregator.cluster.dryrun import ServerSideDryRun
 from aggregator.cluster.identify import TokenReviewAuthenticator
 from aggregator.cluster.manifests import ManifestSource
 from aggregator.cluster.source import ClusterSource
@@ -158,6 +159,7 @@ def _review(settings: Settings, store: Store, source: ClusterSource, decisions: 
             profile=settings.profile,
             masking_key=masking_key(store.engine),
             days_seen=lambda workload: days_seen(store.engine, workload),
+            dry_run=ServerSideDryRun(_kubernetes_api(settings)) if settings.dry_run else None,
         )
     )
 

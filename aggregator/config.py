@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     agent_service_account: str = Field(default="", pattern=r"^([a-z0-9][-a-z0-9]*/[a-z0-9][-a-z0-9.]*)?$")
     """NAMESPACE/NAME of the agents' ServiceAccount: agents are known by their pods' tokens, reviewed by Kubernetes."""
 
+    dry_run: bool = False
+    """Ask the API server what it would say to proposals (dryRun=All): needs the right to create and patch policies."""
+
     profile: str = "generic"
     """CNI profile that verdicts and certificates are made under."""
 
@@ -78,6 +81,8 @@ class Settings(BaseSettings):
         problems = []
         if self.source == "manifests" and self.manifests is None:
             problems.append("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS, the directory of manifests")
+        if self.dry_run and self.source != "kubernetes":
+            problems.append("WATTLE_DRY_RUN needs WATTLE_SOURCE=kubernetes: it is the API server that is asked")
         if not self.development:
             problems.extend(self._without_development())
         else:

@@ -113,6 +113,7 @@ A_PROPOSAL = {
     "yaml": YAML,
     "digest": _DIGEST,
     "policies": ["example-java-app/wattle-javaapp"],
+    "overwrites": [],
     "included": [_CHOSEN],
     "left_out": [],
     "synthesised": [],

@@ -9,6 +9,7 @@ from aggregator.api.problems import documented
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
+    DryRunView,
     ExplainedLinkView,
     ExportView,
     PlanView,
@@ -86,6 +87,28 @@ def workload_plan(review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQ
 )
 def namespace_plan(review: ReviewDep, caller: CallerDep, namespace: NamespacePath, span: SpanQuery = ALL) -> PlanView:
     return review.plan(caller, namespace, span=span)
+
+
+@routes.get(
+    "/workloads/{namespace}/{kind}/{name}/policy/dry-run",
+    tags=["proposals"],
+    summary="What the API server would say to the proposals; nothing is kept",
+    responses=_REFUSALS,
+)
+def workload_dry_run(review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL) -> DryRunView:
+    return review.dry_run(caller, ref, span=span)
+
+
+@routes.get(
+    "/namespaces/{namespace}/policy/dry-run",
+    tags=["proposals"],
+    summary="What the API server would say to the proposals; nothing is kept",
+    responses=_REFUSALS,
+)
+def namespace_dry_run(
+    review: ReviewDep, caller: CallerDep, namespace: NamespacePath, span: SpanQuery = ALL
+) -> DryRunView:
+    return review.dry_run(caller, namespace, span=span)
 
 
 @routes.get(

@@ -7,7 +7,7 @@ masked, decided or computed here; services run in threads, so that the event loo
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -28,6 +28,7 @@ from aggregator.errors import (
 from aggregator.model.protocol import Direction
 from aggregator.services.authority.caller import Caller
 from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted, page_of_links
+from aggregator.services.policies.policy_views import AppliedPoliciesView
 from aggregator.services.question import WorkloadRef
 from aggregator.services.review import PolicyScope, Review
 from aggregator.services.spans import ALL
@@ -40,6 +41,12 @@ WATCH_SECONDS = 2.0
 
 Context = grpc.aio.ServicerContext[object, object]
 Answer = TypeVar("Answer")
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class ScopedQuestion(Protocol[Answer_co]):
+    def __call__(self, caller: Caller, scope: PolicyScope, *, span: str) -> Answer_co: ...
+
 
 _STATUSES: tuple[tuple[type[WattleError], grpc.StatusCode], ...] = (
     (UnauthenticatedError, grpc.StatusCode.UNAUTHENTICATED),
@@ -126,6 +133,57 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
         )
         return message_of(found, query_pb2.Proposal())
 
+    async def GetSimulation(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.Simulation:
+        return message_of(await self._scoped(context, request, self._review.simulation), query_pb2.Simulation())
+
+    async def GetDiff(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.ProposalDiff:
+        return message_of(await self._scoped(context, request, self._review.diff), query_pb2.ProposalDiff())
+
+    async def GetPlan(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.Plan:
+        return message_of(await self._scoped(context, request, self._review.plan), query_pb2.Plan())
+
+    async def GetDryRun(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.DryRun:
+        return message_of(await self._scoped(context, request, self._review.dry_run), query_pb2.DryRun())
+
+    async def GetTopology(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetProposalRequest, context: Context
+    ) -> query_pb2.Topology:
+        return message_of(await self._scoped(context, request, self._review.topology), query_pb2.Topology())
+
+    async def ListPolicies(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.ListPoliciesRequest, context: Context
+    ) -> query_pb2.AppliedPolicies:
+        scope = request.scope
+
+        def question(caller: Caller) -> AppliedPoliciesView:
+            named = scope.namespace or scope.kind or scope.name
+            where: PolicyScope = _scope(scope) if named else ""
+            return self._review.applied(caller, where, span=request.span or ALL, unused=request.unused)
+
+        return message_of(await self._ask(context, question), query_pb2.AppliedPolicies())
+
+    async def ExplainLink(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.ExplainLinkRequest, context: Context
+    ) -> query_pb2.ExplainedLink:
+        found = await self._ask(
+            context, lambda caller: self._review.explain_link(caller, _ref(request.scope), request.id)
+        )
+        return message_of(found, query_pb2.ExplainedLink())
+
+    async def GetCaller(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.GetCallerRequest, context: Context
+    ) -> query_pb2.QueryCaller:
+        found = await self._ask(context, lambda caller: self._review.me(caller, request.namespace))
+        return message_of(found, query_pb2.QueryCaller())
+
     async def GetBaseline(  # noqa: N802  # gRPC's own spelling
         self, request: query_pb2.GetBaselineRequest, context: Context
     ) -> query_pb2.Baseline:
@@ -148,6 +206,13 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
         if isinstance(where, WorkloadRef):
             return self._review.workload_links(caller, where, direction=_direction(direction), span=span or ALL)
         return self._review.namespace_links(caller, where, direction=_direction(direction), span=span or ALL)
+
+    async def _scoped(
+        self, context: Context, request: query_pb2.GetProposalRequest, question: ScopedQuestion[Answer]
+    ) -> Answer:
+        return await self._ask(
+            context, lambda caller: question(caller, _scope(request.scope), span=request.span or ALL)
+        )
 
     async def _ask(self, context: Context, question: Callable[[Caller], Answer]) -> Answer:
         token = _token(context)

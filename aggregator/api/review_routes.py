@@ -21,7 +21,8 @@ from aggregator.api.tabular import links_as_csv
 from aggregator.services.deciding.said_views import BaselineView
 from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces, page_of_workloads
 from aggregator.services.spans import ALL
-from aggregator.services.views import AddressRow, AgentView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+from aggregator.services.topology_views import TopologyView
+from aggregator.services.views import AddressRow, AgentView, CallerView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 
 routes = APIRouter()
 
@@ -36,6 +37,16 @@ _TABLE: Responses = {
         }
     }
 }
+
+
+@routes.get(
+    "/me",
+    tags=["review"],
+    summary="Who asks, and what they may do",
+    responses=documented(401, 422, 429, 503),
+)
+def me(review: ReviewDep, caller: CallerDep, namespace: NamespaceQuery = "") -> CallerView:
+    return review.me(caller, namespace)
 
 
 @routes.get(
@@ -106,6 +117,28 @@ def namespace_links(
     if format == "csv":
         return Response(links_as_csv(rows), media_type=CSV)
     return page_of_links(rows, wanted)
+
+
+@routes.get(
+    "/workloads/{namespace}/{kind}/{name}/topology",
+    tags=["review"],
+    summary="The map of a workload, with its DOT",
+    responses=_REFUSALS,
+)
+def workload_topology(review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL) -> TopologyView:
+    return review.topology(caller, ref, span=span)
+
+
+@routes.get(
+    "/namespaces/{namespace}/topology",
+    tags=["review"],
+    summary="The map of a namespace, with its DOT",
+    responses=_REFUSALS,
+)
+def namespace_topology(
+    review: ReviewDep, caller: CallerDep, namespace: NamespacePath, span: SpanQuery = ALL
+) -> TopologyView:
+    return review.topology(caller, namespace, span=span)
 
 
 @routes.get(

@@ -6,6 +6,7 @@ unreachable apart. The client's models are not used: they cost 900 us and 94 kB 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from aggregator.errors import ClusterError
 GONE = 410
 NO_ANSWER = 0
 CONNECT_SECONDS = 10.0
+APPLY = "application/apply-patch+yaml"  # JSON is YAML
+_WARNING = re.compile(r'(\d{3}) \S+ "((?:[^"\\]|\\.)*)"')  # RFC 7234
 
 
 class ApiError(ClusterError):
@@ -56,17 +59,18 @@ class KubernetesApi:
         return cls(configuration)
 
     @classmethod
-    def from_kubeconfig(cls, kubeconfig: Path | str | Mapping[str, Any]) -> "KubernetesApi":
-        """From a file, or from the content of a Secret (text, or what the text says)."""
+    def from_kubeconfig(cls, kubeconfig: Path | str | Mapping[str, Any], context: str | None = None) -> "KubernetesApi":
+        """From a file, or from the content of a Secret (text, or what the text says); None = its current context."""
         configuration = Configuration()
+        more: dict[str, Any] = {"client_configuration": configuration, "context": context}
         try:
             match kubeconfig:
                 case Path():
-                    load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+                    load_kube_config(str(kubeconfig), **more)  # type: ignore[no-untyped-call]
                 case str():
-                    load_kube_config_from_dict(yaml.safe_load(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+                    load_kube_config_from_dict(yaml.safe_load(kubeconfig), **more)  # type: ignore[no-untyped-call]
                 case _:
-                    load_kube_config_from_dict(dict(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
+                    load_kube_config_from_dict(dict(kubeconfig), **more)  # type: ignore[no-untyped-call]
         except (ConfigException, OSError, yaml.YAMLError, TypeError, KeyError) as exc:
             raise ClusterError(f"the kubeconfig cannot be used: {exc}") from exc
         return cls(configuration)
@@ -96,6 +100,15 @@ class KubernetesApi:
     def post(self, path: str, body: Mapping[str, Any], *, read_seconds: float = 10.0) -> dict[str, Any]:
         return self._decoded("POST", path, {}, body, read_seconds)
 
+    def apply(
+        self, path: str, body: Mapping[str, Any], query: Mapping[str, object], *, read_seconds: float = 10.0
+    ) -> tuple[int, dict[str, Any], tuple[str, ...]]:
+        """Server-side apply: status, the object as it is then, and the server's warnings."""
+        doing = f"PATCH {path}"
+        response = self._request("PATCH", path, query, body, read_seconds, content_type=APPLY)
+        warnings = tuple(found[2] for text in response.headers.getlist("Warning") if (found := _WARNING.match(text)))
+        return response.status, _object(response, doing), warnings
+
     @contextmanager
     def lines(self, path: str, query: Mapping[str, object], *, read_seconds: float) -> Iterator["Lines"]:
         """A streaming answer. Nothing for `read_seconds` is an ApiError without an answer."""
@@ -106,26 +119,27 @@ class KubernetesApi:
             response.close()
             response.release_conn()
 
+    @property
+    def configuration(self) -> Configuration:
+        return self._configuration
+
     def close(self) -> None:
         self._rest.pool_manager.clear()
 
     def _decoded(
         self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, Any] | None, read_seconds: float
     ) -> dict[str, Any]:
-        doing = f"{method} {path}"
-        response = self._request(method, path, query, body, read_seconds)
-        try:
-            answer = json.loads(response.read())
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
-            raise ApiError(doing, NO_ANSWER, f"the answer broke off: {exc}") from exc
-        finally:
-            response.release_conn()
-        if not isinstance(answer, dict):
-            raise ApiError(doing, NO_ANSWER, "the answer is no object")
-        return answer
+        return _object(self._request(method, path, query, body, read_seconds), f"{method} {path}")
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, Any] | None, read_seconds: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object],
+        body: Mapping[str, Any] | None,
+        read_seconds: float,
+        *,
+        content_type: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
         doing = f"{method} {path}"
         asked = urlencode({key: value for key, value in query.items() if value not in {None, ""}})
@@ -135,7 +149,7 @@ class KubernetesApi:
             if setting["in"] == "header" and setting["value"]:
                 headers[setting["key"]] = setting["value"]
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content_type
         try:
             response = self._rest.pool_manager.request(
                 method,
@@ -230,6 +244,18 @@ def _blank(text: str, at: int) -> int:
     while at < len(text) and text[at] in " \t\r\n":
         at += 1
     return at
+
+
+def _object(response: urllib3.BaseHTTPResponse, doing: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(response.read())
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as exc:
+        raise ApiError(doing, NO_ANSWER, f"the answer broke off: {exc}") from exc
+    finally:
+        response.release_conn()
+    if not isinstance(answer, dict):
+        raise ApiError(doing, NO_ANSWER, "the answer is no object")
+    return answer
 
 
 def _failure(doing: str, response: urllib3.BaseHTTPResponse) -> ApiError:

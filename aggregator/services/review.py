@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from aggregator.errors import InputError, NotFoundError
+from aggregator.model.dryrun import DryRun
 from aggregator.model.proposal import Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
@@ -25,20 +26,38 @@ from aggregator.services.policies.applied_views import applied_policies, explain
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
+    DryRunView,
     ExplainedLinkView,
     ExportView,
     PlanView,
     ProposalView,
     SimulationView,
 )
-from aggregator.services.policies.previews import ExportKind, diff_view, export_view, plan_view, simulation_view
+from aggregator.services.policies.previews import (
+    ExportKind,
+    diff_view,
+    dry_run_view,
+    export_view,
+    plan_view,
+    simulation_view,
+)
 from aggregator.services.policies.proposals import proposal_view, proved
 from aggregator.services.policies.signing import Signing
 from aggregator.services.question import SERVICE_KIND, Derived, LinkStore, Question, Rows, View, WorkloadRef
 from aggregator.services.spans import ALL, parse_span
-from aggregator.services.status import agent_views, status_view
+from aggregator.services.status import agent_views, caller_view, status_view
 from aggregator.services.tables import link_rows, rows_by_id
-from aggregator.services.views import AddressRow, AgentView, FindingView, LinkRow, NamespaceRow, StatusView, WorkloadRow
+from aggregator.services.topology_views import TopologyView, graph_of_namespace, graph_of_workloads, topology_view
+from aggregator.services.views import (
+    AddressRow,
+    AgentView,
+    CallerView,
+    FindingView,
+    LinkRow,
+    NamespaceRow,
+    StatusView,
+    WorkloadRow,
+)
 from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog, DecisionState
@@ -64,6 +83,7 @@ class Sources:
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
     masking_key: bytes = b""
     days_seen: Callable[[Workload], Mapping[int, int]] = _never
+    dry_run: DryRun | None = None  # an API server that may be asked what it would say
 
 
 PolicyScope = WorkloadRef | str
@@ -114,6 +134,12 @@ class Review:
             self._kept = kept
         return kept
 
+    # ---- who asks ---------------------------------------------------------------------------------------------------
+
+    def me(self, caller: Caller, namespace: str = "") -> CallerView:
+        """Never an error: somebody without any right learns just that."""
+        return caller_view(caller, self._sources.view.cluster, namespace)
+
     # ---- what there is ----------------------------------------------------------------------------------------------
 
     def namespaces(self, caller: Caller) -> list[NamespaceRow]:
@@ -155,6 +181,16 @@ class Review:
         rows = question.rows(namespace=namespace or None, span=parse_span(span, question.now))
         return address_rows(question, rows, namespace=namespace)
 
+    def topology(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> TopologyView:
+        """The map of a workload, or of the namespace of this name."""
+        if isinstance(scope, WorkloadRef):
+            links = self.workload_links(caller, scope, span=span)
+            graph = graph_of_workloads([(scope.namespace, scope.kind, scope.name)], links)
+        else:
+            rows = self.namespace_links(caller, scope, span=span)
+            graph = graph_of_namespace(scope, rows, self.workloads(caller, scope, span))
+        return topology_view(graph, scope=str(scope), span=span)
+
     # ---- proposals --------------------------------------------------------------------------------------------------
 
     def proposal(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> ProposalView:
@@ -181,6 +217,11 @@ class Review:
     def plan(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> PlanView:
         asked = self._asked(caller, scope, span)
         return plan_view(asked.question, self._proved(asked), scope=str(scope))
+
+    def dry_run(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> DryRunView:
+        """Asks the API server, policy by policy; nothing is kept. The answers tell of what is there: see policies."""
+        asked = self._asked(caller, scope, span)
+        return dry_run_view(asked.question, self._proved(asked), self._sources.dry_run, scope=str(scope))
 
     def export(self, caller: Caller, scope: PolicyScope, kind: ExportKind, *, span: str = ALL) -> ExportView:
         asked = self._asked(caller, scope, span)

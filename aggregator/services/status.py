@@ -1,13 +1,28 @@
 """Agents and status: does it work, how old is the data, what was lost."""
 
-from aggregator.services.authority.caller import Caller
+from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.services.question import LinkStore, View
-from aggregator.services.views import AgentView, StatusView
+from aggregator.services.views import AgentView, CallerView, StatusView
 from aggregator.services.wording import finding_views
 from aggregator.store.agents import AgentStatus
 
 # What an agent leaves out on purpose is no loss.
 NOT_LOST = frozenset({"not_a_pod", "mesh_loopback"})
+
+
+def caller_view(caller: Caller, cluster: str, namespace: str) -> CallerView:
+    return CallerView(
+        name=caller.name,
+        cluster=cluster,
+        development=caller.development,
+        namespace=namespace,
+        rights=_rights(caller, ""),
+        rights_in_namespace=_rights(caller, namespace) if namespace else [],
+    )
+
+
+def _rights(caller: Caller, namespace: str) -> list[str]:
+    return [f"{verb} {resource}" for resource in Resource for verb in Verb if caller.may(verb, resource, namespace)]
 
 
 def agent_views(store: LinkStore, cluster: str) -> list[AgentView]:

@@ -197,3 +197,15 @@ class AddressRow:
     failed_attempts: int
     first_seen: datetime | None
     last_seen: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerView:
+    """Who asks, and what they may do: each right as "VERB RESOURCE"."""
+
+    name: str
+    cluster: str
+    development: bool  # nobody is asked for a token
+    namespace: str  # the one that was asked about; empty = none
+    rights: list[str]  # in the whole cluster
+    rights_in_namespace: list[str]  # those, and what is granted there

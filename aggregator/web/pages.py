@@ -11,9 +11,10 @@ from fastapi.responses import RedirectResponse
 
 from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
+from aggregator.services.topology_views import fate_of
 from aggregator.services.views import LinkRow, WorkloadRow
 from aggregator.web.frame import BASE, VisitDep, allowed
-from aggregator.web.maps import fate_of, infrastructure, namespace_map
+from aggregator.web.maps import infrastructure, namespace_map
 from aggregator.web.rendering import Values, segment
 from aggregator.web.workload import Tab, basic_values, head_values, path_of, workload_values
 

@@ -11,10 +11,11 @@ from typing import Literal, assert_never
 from aggregator.services.authority.caller import Resource, Verb
 from aggregator.services.deciding.said_views import WorkloadDecisionsView
 from aggregator.services.question import SERVICE_KIND, WorkloadRef
+from aggregator.services.topology_views import fate_of
 from aggregator.services.views import LinkRow
 from aggregator.topology.graph import Card, Row
 from aggregator.web.frame import BASE, Visit, allowed
-from aggregator.web.maps import fate_of, workload_map
+from aggregator.web.maps import workload_map
 from aggregator.web.rendering import Values, segment
 
 Tab = Literal["ingress", "egress", "topology", "policy", "applied", "history"]

@@ -53,6 +53,7 @@ AGGREGATOR_OWNED = {
     "tls_certificate_file",
     "tls_key_file",
     "agent_service_account",
+    "dry_run",
 }
 AGGREGATOR_ELSEWHERE = {
     "manifests": "in a cluster the API server is the source",

@@ -10,7 +10,7 @@ from aggregator.services.authority.kubernetes import GROUP
 from tests.chart.rendering import ROOT, named, pod_of, render
 
 ROLES = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-PEOPLE = {"wattle-viewer", "wattle-editor", "wattle-approver"}
+PEOPLE = {"wattle-viewer", "wattle-editor", "wattle-approver", "wattle-admin"}
 
 
 def granted(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -34,6 +34,16 @@ def test_nothing_in_a_cluster_is_written() -> None:
     writing = {(verb, resource) for verb, resource in verbs if verb not in {"get", "list", "watch"}}
     assert writing == {("create", "tokenreviews"), ("create", "subjectaccessreviews")}
     assert not any(resource in {"secrets", "*"} for _, resource in verbs)
+
+
+def test_trying_policies_is_granted_only_when_it_is_asked_for() -> None:
+    objects = render({"rbac": {"dryRun": True}})
+    role = named(objects, "ClusterRole", "wattle-aggregator-dry-run")
+    assert role["rules"] == [
+        {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["create", "patch"]}
+    ]
+    assert {"name": "WATTLE_DRY_RUN", "value": "true"} in pod_of(objects, "aggregator")["spec"]["containers"][0]["env"]
+    assert "dry-run" not in str(render())
 
 
 def test_the_agent_has_no_right_and_no_token_for_the_api_server() -> None:
@@ -65,10 +75,18 @@ def test_peoples_roles_name_what_the_program_asks_about() -> None:
         "wattle-viewer": {"get", "list"},
         "wattle-editor": {"get", "list", "update"},
         "wattle-approver": {"get", "list", "approve"},
+        "wattle-admin": {"get", "list", "update", "approve"},
     }
     assert set.union(*verbs.values()) == {verb.value for verb in Verb}
     # Whoever proposes does not approve, unless somebody binds both.
     assert all("approve" not in rule["verbs"] for rule in rules["wattle-editor"])
+    # What holds for every workload is not an editor's.
+    changed = {
+        name: {r for rule in role if "update" in rule["verbs"] for r in rule["resources"]}
+        for name, role in rules.items()
+    }
+    assert changed["wattle-editor"] == {"baselines", "policies", "decisions"}
+    assert changed["wattle-admin"] - changed["wattle-editor"] == {"addresses", "settings"}
 
 
 def test_every_right_that_is_asked_for_can_be_granted() -> None:

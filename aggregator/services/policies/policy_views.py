@@ -102,6 +102,7 @@ class ProposalView:
     yaml: str
     digest: str  # SHA-256 of `yaml`
     policies: list[str]  # "namespace/name", in the order in which they may be applied
+    overwrites: list[str]  # those of them that would replace one that Wattle did not make
     included: list[ChosenLinkView]
     left_out: list[ChosenLinkView]
     synthesised: list[SynthesisedView]
@@ -188,6 +189,27 @@ class PlanView:
     scope: str
     steps: list[StepView]
     restarts: list[RestartView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriedPolicyView:
+    """What the API server would say to one policy. `message` is its refusal, or its warnings."""
+
+    policy: str
+    outcome: Literal["created", "accepted", "refused", "not-asked"]
+    message: str
+    overwrites: bool  # there is one of this name, which Wattle did not make
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DryRunView:
+    """The proposals as the API server would take them; nothing is kept. `available`: it may be asked at all."""
+
+    scope: str
+    digest: str
+    available: bool
+    text: str
+    policies: list[TriedPolicyView]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ Enters: a Question, its rows and a certified Generation. Leaves: views. Nothing 
 
 from typing import Literal
 
+from aggregator.model.dryrun import DryRun
 from aggregator.model.link import link_id
-from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import Generation
 from aggregator.model.simulation import Bucket, Candidate, Replay
 from aggregator.policy.diff import Change, diff
@@ -15,12 +15,13 @@ from aggregator.policy.export.calico import export_calico
 from aggregator.policy.export.cilium import export_cilium
 from aggregator.policy.export.kustomize import export_kustomize
 from aggregator.policy.export.proof import Export
-from aggregator.policy.generation.generate import MANAGED_BY
+from aggregator.policy.manifest.render import to_object
 from aggregator.policy.order import plan
 from aggregator.policy.simulate import simulate
 from aggregator.services.policies.policy_views import (
     ChangeView,
     DiffView,
+    DryRunView,
     ExportView,
     FileView,
     PlanView,
@@ -28,7 +29,9 @@ from aggregator.services.policies.policy_views import (
     RestartView,
     SimulationView,
     StepView,
+    TriedPolicyView,
 )
+from aggregator.services.policies.proposals import digest_of, file_of, overwritten
 from aggregator.services.question import Question, Rows
 
 ExportKind = Literal["kustomize", "cilium", "calico", "admin"]
@@ -82,15 +85,11 @@ def diff_view(question: Question, generation: Generation, *, scope: str) -> Diff
         added=list(found.added),
         removed=list(found.removed),
         changed=list(found.changed),
-        overwrites=[str(p) for p in touched if _is_foreign(p) and (p.namespace, p.name) in names],
+        overwrites=[str(policy) for policy in overwritten(question, generation)],
         opened=[_change(change) for change in found.opened],
         closed=[_change(change) for change in found.closed],
         text=found.text,
     )
-
-
-def _is_foreign(policy: NetworkPolicy) -> bool:
-    return not set(MANAGED_BY) <= set(policy.labels)
 
 
 def _change(change: Change) -> ChangeView:
@@ -115,6 +114,36 @@ def plan_view(question: Question, generation: Generation, *, scope: str) -> Plan
     )
 
 
+_NOT_AVAILABLE = (
+    "this aggregator does not ask the API server: its operator switches that on with WATTLE_DRY_RUN and grants the "
+    "right; `kubectl apply --dry-run=server -f FILE` asks with your own rights"
+)
+
+
+def dry_run_view(question: Question, generation: Generation, server: DryRun | None, *, scope: str) -> DryRunView:
+    digest = digest_of(file_of(question, generation))
+    if server is None:
+        return DryRunView(scope=scope, digest=digest, available=False, text=_NOT_AVAILABLE, policies=[])
+    foreign = {str(policy) for policy in overwritten(question, generation)}
+    tried = []
+    for policy in generation.policies:
+        answer = server.try_policy(to_object(policy))
+        tried.append(
+            TriedPolicyView(
+                policy=str(policy),
+                outcome=answer.outcome,
+                message=answer.message,
+                overwrites=str(policy) in foreign,
+            )
+        )
+    refused = sum(one.outcome == "refused" for one in tried)
+    asked = all(one.outcome != "not-asked" for one in tried)
+    text = f"the API server would take {len(tried) - refused} of {len(tried)}; nothing was kept"
+    if not asked:
+        text = next(one.message for one in tried if one.outcome == "not-asked")
+    return DryRunView(scope=scope, digest=digest, available=asked, text=text, policies=tried)
+
+
 def export_view(question: Question, generation: Generation, kind: ExportKind, *, scope: str) -> ExportView:
     found = _exported(question, generation, kind)
     return ExportView(
@@ -124,7 +153,10 @@ def export_view(question: Question, generation: Generation, kind: ExportKind, *,
         label=found.label,
         files=[FileView(path=file.path, text=file.text) for file in found.files],
         differences=list(found.differences),
-        notes=list(found.notes),
+        notes=[
+            *found.notes,
+            *(f"overwrites {policy}, which Wattle did not make" for policy in overwritten(question, generation)),
+        ],
         refused=list(found.refused),
     )
 

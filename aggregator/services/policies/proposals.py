@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from aggregator.model.certificate import Breach, Certificate
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import ObservedLink, link_id
+from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import Generation, Proposal, Widening
 from aggregator.model.workload import Workload
 from aggregator.policy.certify import CERTIFICATE_BROKEN, SecondEvaluator, certify
+from aggregator.policy.generation.generate import MANAGED_BY
 from aggregator.policy.manifest.render import render
 from aggregator.services.policies.policy_views import (
     BreachView,
@@ -29,18 +31,21 @@ from aggregator.services.tables import generate_for
 from aggregator.services.wording import finding_views
 
 MASKED_PEERS = "masked-peers"
+OVERWRITES = "overwrites-policy"
 
 
 def proposal_view(question: Question, rows: Rows, generation: Generation, *, scope: str, span: str) -> ProposalView:
     """A certified Generation of some rows, as a caller is shown it."""
-    text = render(generation.policies)
-    findings = [*generation.findings, *_masked(scope, rows.masked)]
+    foreign = overwritten(question, generation)
+    text = file_of(question, generation)
+    findings = [*generation.findings, *_masked(scope, rows.masked), *map(_overwrites, foreign)]
     return ProposalView(
         scope=scope,
         span=span,
         yaml=text,
         digest=digest_of(text),
         policies=[str(policy) for policy in generation.policies],
+        overwrites=[str(policy) for policy in foreign],
         included=_included(generation.proposals),
         left_out=_left_out(generation),
         synthesised=[
@@ -72,6 +77,35 @@ def proved(
     """Generated and certified under the installation's profile."""
     generation = generate_for(question, rows, namespace=namespace, workloads=workloads)
     return certify(generation, question.cluster, decisions=question.decisions, profile=question.profile, second=second)
+
+
+def overwritten(question: Question, generation: Generation) -> list[NetworkPolicy]:
+    """Applied policies that a download would replace, and that Wattle did not make."""
+    names = {(policy.namespace, policy.name) for policy in generation.policies}
+    return [
+        policy
+        for policy in question.cluster.policies
+        if (policy.namespace, policy.name) in names and not set(MANAGED_BY) <= set(policy.labels)
+    ]
+
+
+def file_of(question: Question, generation: Generation) -> str:
+    """The YAML for download; says on top what it overwrites: who applies it may never have seen the page."""
+    said = (
+        f"# Overwrites the NetworkPolicy {policy}, which Wattle did not make: see `kubectl diff -f` first.\n"
+        for policy in overwritten(question, generation)
+    )
+    return "".join(said) + render(generation.policies)
+
+
+def _overwrites(policy: NetworkPolicy) -> Finding:
+    return Finding(
+        code=OVERWRITES,
+        severity=Severity.WARNING,
+        subject=str(policy),
+        message="there is a policy of this name that Wattle did not make: applying the file overwrites it",
+        way_out="compare them first (the difference, or `kubectl diff -f FILE`), or rename the one that is there",
+    )
 
 
 def digest_of(text: str) -> str:

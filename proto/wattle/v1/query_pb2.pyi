@@ -1002,6 +1002,7 @@ class Proposal(_message.Message):
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     MASKED_LINKS_FIELD_NUMBER: _builtins.int
     DECISIONS_VERSION_FIELD_NUMBER: _builtins.int
+    OVERWRITES_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     span: _builtins.str
     yaml: _builtins.str
@@ -1025,6 +1026,10 @@ class Proposal(_message.Message):
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyFinding]: ...
     @_builtins.property
     def certificate(self) -> Global___ProposalCertificate: ...
+    @_builtins.property
+    def overwrites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """those of the policies that would replace one that Wattle did not make"""
+
     def __init__(
         self,
         *,
@@ -1042,14 +1047,778 @@ class Proposal(_message.Message):
         certificate: Global___ProposalCertificate | None = ...,
         masked_links: _builtins.int = ...,
         decisions_version: _builtins.int = ...,
+        overwrites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions_version", b"decisions_version", "digest", b"digest", "findings", b"findings", "included", b"included", "left_out", b"left_out", "masked_links", b"masked_links", "open_directions", b"open_directions", "policies", b"policies", "scope", b"scope", "span", b"span", "synthesised", b"synthesised", "widenings", b"widenings", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions_version", b"decisions_version", "digest", b"digest", "findings", b"findings", "included", b"included", "left_out", b"left_out", "masked_links", b"masked_links", "open_directions", b"open_directions", "overwrites", b"overwrites", "policies", b"policies", "scope", b"scope", "span", b"span", "synthesised", b"synthesised", "widenings", b"widenings", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Proposal: _TypeAlias = Proposal  # noqa: Y015
+
+@_typing.final
+class Replay(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    NOW_FIELD_NUMBER: _builtins.int
+    THEN_FIELD_NUMBER: _builtins.int
+    BUCKET_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    LAST_SEEN_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    BECAUSE_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    link: _builtins.str
+    now: _builtins.str
+    then: _builtins.str
+    bucket: _builtins.str
+    """would-be-cut, newly-allowed, unknown"""
+    connections: _builtins.int
+    example: _builtins.str
+    because: _builtins.str
+    synthetic: _builtins.bool
+    @_builtins.property
+    def last_seen(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        link: _builtins.str = ...,
+        now: _builtins.str = ...,
+        then: _builtins.str = ...,
+        bucket: _builtins.str = ...,
+        connections: _builtins.int = ...,
+        last_seen: _timestamp_pb2.Timestamp | None = ...,
+        example: _builtins.str = ...,
+        because: _builtins.str = ...,
+        synthetic: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen", b"last_seen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "bucket", b"bucket", "connections", b"connections", "example", b"example", "id", b"id", "last_seen", b"last_seen", "link", b"link", "now", b"now", "synthetic", b"synthetic", "then", b"then"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replay: _TypeAlias = Replay  # noqa: Y015
+
+@_typing.final
+class Simulation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class CountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    REPLAYS_FIELD_NUMBER: _builtins.int
+    MASKED_LINKS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    span: _builtins.str
+    profile: _builtins.str
+    masked_links: _builtins.int
+    @_builtins.property
+    def counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
+    @_builtins.property
+    def replays(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replay]:
+        """all but the unchanged ones"""
+
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        span: _builtins.str = ...,
+        profile: _builtins.str = ...,
+        counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        replays: _abc.Iterable[Global___Replay] | None = ...,
+        masked_links: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "masked_links", b"masked_links", "profile", b"profile", "replays", b"replays", "scope", b"scope", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Simulation: _TypeAlias = Simulation  # noqa: Y015
+
+@_typing.final
+class ChangedPair(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    FIRST_PORT_FIELD_NUMBER: _builtins.int
+    LAST_PORT_FIELD_NUMBER: _builtins.int
+    src: _builtins.str
+    dst: _builtins.str
+    protocol: _builtins.str
+    first_port: _builtins.int
+    last_port: _builtins.int
+    def __init__(
+        self,
+        *,
+        src: _builtins.str = ...,
+        dst: _builtins.str = ...,
+        protocol: _builtins.str = ...,
+        first_port: _builtins.int = ...,
+        last_port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "first_port", b"first_port", "last_port", b"last_port", "protocol", b"protocol", "src", b"src"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedPair: _TypeAlias = ChangedPair  # noqa: Y015
+
+@_typing.final
+class ProposalDiff(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    OVERWRITES_FIELD_NUMBER: _builtins.int
+    OPENED_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    text: _builtins.str
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def changed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def overwrites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def opened(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedPair]: ...
+    @_builtins.property
+    def closed(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedPair]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        removed: _abc.Iterable[_builtins.str] | None = ...,
+        changed: _abc.Iterable[_builtins.str] | None = ...,
+        overwrites: _abc.Iterable[_builtins.str] | None = ...,
+        opened: _abc.Iterable[Global___ChangedPair] | None = ...,
+        closed: _abc.Iterable[Global___ChangedPair] | None = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "closed", b"closed", "opened", b"opened", "overwrites", b"overwrites", "removed", b"removed", "scope", b"scope", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProposalDiff: _TypeAlias = ProposalDiff  # noqa: Y015
+
+@_typing.final
+class PlanStep(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    TEMPORARY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """apply, delete"""
+    policy: _builtins.str
+    temporary: _builtins.bool
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        temporary: _builtins.bool = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "policy", b"policy", "temporary", b"temporary", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanStep: _TypeAlias = PlanStep  # noqa: Y015
+
+@_typing.final
+class Restart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    workload: _builtins.str
+    command: _builtins.str
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        workload: _builtins.str = ...,
+        command: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "text", b"text", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Restart: _TypeAlias = Restart  # noqa: Y015
+
+@_typing.final
+class Plan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanStep]: ...
+    @_builtins.property
+    def restarts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Restart]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        steps: _abc.Iterable[Global___PlanStep] | None = ...,
+        restarts: _abc.Iterable[Global___Restart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["restarts", b"restarts", "scope", b"scope", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Plan: _TypeAlias = Plan  # noqa: Y015
+
+@_typing.final
+class TriedPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OVERWRITES_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    outcome: _builtins.str
+    """created, accepted, refused, not-asked"""
+    message: _builtins.str
+    overwrites: _builtins.bool
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        message: _builtins.str = ...,
+        overwrites: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "outcome", b"outcome", "overwrites", b"overwrites", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TriedPolicy: _TypeAlias = TriedPolicy  # noqa: Y015
+
+@_typing.final
+class DryRun(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    digest: _builtins.str
+    """of the YAML that was tried"""
+    available: _builtins.bool
+    text: _builtins.str
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___TriedPolicy]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        text: _builtins.str = ...,
+        policies: _abc.Iterable[Global___TriedPolicy] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "digest", b"digest", "policies", b"policies", "scope", b"scope", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DryRun: _TypeAlias = DryRun  # noqa: Y015
+
+@_typing.final
+class MapPort(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    port: _builtins.str
+    fate: _builtins.str
+    """allowed, denied, unknown"""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        port: _builtins.str = ...,
+        fate: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fate", b"fate", "port", b"port", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapPort: _TypeAlias = MapPort  # noqa: Y015
+
+@_typing.final
+class MapCard(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    BAND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    band: _builtins.str
+    """caller, inside, called"""
+    name: _builtins.str
+    note: _builtins.str
+    namespace: _builtins.str
+    kind: _builtins.str
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapPort]: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        band: _builtins.str = ...,
+        name: _builtins.str = ...,
+        note: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        ports: _abc.Iterable[Global___MapPort] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["band", b"band", "key", b"key", "kind", b"kind", "name", b"name", "namespace", b"namespace", "note", b"note", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapCard: _TypeAlias = MapCard  # noqa: Y015
+
+@_typing.final
+class MapLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    src: _builtins.str
+    dst: _builtins.str
+    port: _builtins.str
+    fate: _builtins.str
+    @_builtins.property
+    def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ids"""
+
+    def __init__(
+        self,
+        *,
+        src: _builtins.str = ...,
+        dst: _builtins.str = ...,
+        port: _builtins.str = ...,
+        fate: _builtins.str = ...,
+        links: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "fate", b"fate", "links", b"links", "port", b"port", "src", b"src"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MapLine: _TypeAlias = MapLine  # noqa: Y015
+
+@_typing.final
+class Topology(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    DOT_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    span: _builtins.str
+    left_out: _builtins.int
+    dot: _builtins.str
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapCard]: ...
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___MapLine]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        span: _builtins.str = ...,
+        cards: _abc.Iterable[Global___MapCard] | None = ...,
+        lines: _abc.Iterable[Global___MapLine] | None = ...,
+        left_out: _builtins.int = ...,
+        dot: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cards", b"cards", "dot", b"dot", "left_out", b"left_out", "lines", b"lines", "scope", b"scope", "span", b"span"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Topology: _TypeAlias = Topology  # noqa: Y015
+
+@_typing.final
+class ListPoliciesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    UNUSED_FIELD_NUMBER: _builtins.int
+    span: _builtins.str
+    unused: _builtins.bool
+    """only those that select nothing that runs"""
+    @_builtins.property
+    def scope(self) -> Global___QueryScope:
+        """empty = every policy that the caller sees"""
+
+    def __init__(
+        self,
+        *,
+        scope: Global___QueryScope | None = ...,
+        span: _builtins.str = ...,
+        unused: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "span", b"span", "unused", b"unused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPoliciesRequest: _TypeAlias = ListPoliciesRequest  # noqa: Y015
+
+@_typing.final
+class PolicyUse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_LINKS_FIELD_NUMBER: _builtins.int
+    ALLOWED_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    DENIED_LINKS_FIELD_NUMBER: _builtins.int
+    DENIED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    allowed_links: _builtins.int
+    allowed_connections: _builtins.int
+    denied_links: _builtins.int
+    denied_attempts: _builtins.int
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """connections allowed by each rule: ingress first, then egress"""
+
+    def __init__(
+        self,
+        *,
+        allowed_links: _builtins.int = ...,
+        allowed_connections: _builtins.int = ...,
+        denied_links: _builtins.int = ...,
+        denied_attempts: _builtins.int = ...,
+        rules: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_connections", b"allowed_connections", "allowed_links", b"allowed_links", "denied_attempts", b"denied_attempts", "denied_links", b"denied_links", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyUse: _TypeAlias = PolicyUse  # noqa: Y015
+
+@_typing.final
+class AppliedPolicy(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    YAML_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    SELECTS_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    MADE_BY_WATTLE_FIELD_NUMBER: _builtins.int
+    UNUSED_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    name: _builtins.str
+    yaml: _builtins.str
+    words: _builtins.str
+    made_by_wattle: _builtins.bool
+    unused: _builtins.bool
+    @_builtins.property
+    def selects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def use(self) -> Global___PolicyUse: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        yaml: _builtins.str = ...,
+        words: _builtins.str = ...,
+        selects: _abc.Iterable[_builtins.str] | None = ...,
+        directions: _abc.Iterable[_builtins.str] | None = ...,
+        made_by_wattle: _builtins.bool = ...,
+        unused: _builtins.bool = ...,
+        use: Global___PolicyUse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["use", b"use"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directions", b"directions", "made_by_wattle", b"made_by_wattle", "name", b"name", "namespace", b"namespace", "selects", b"selects", "unused", b"unused", "use", b"use", "words", b"words", "yaml", b"yaml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedPolicy: _TypeAlias = AppliedPolicy  # noqa: Y015
+
+@_typing.final
+class UncoveredWorkload(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKLOAD_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    workload: _builtins.str
+    direction: _builtins.str
+    def __init__(
+        self,
+        *,
+        workload: _builtins.str = ...,
+        direction: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "workload", b"workload"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UncoveredWorkload: _TypeAlias = UncoveredWorkload  # noqa: Y015
+
+@_typing.final
+class AppliedPolicies(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    SPAN_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    UNCOVERED_FIELD_NUMBER: _builtins.int
+    scope: _builtins.str
+    span: _builtins.str
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedPolicy]: ...
+    @_builtins.property
+    def uncovered(self) -> _containers.RepeatedCompositeFieldContainer[Global___UncoveredWorkload]: ...
+    def __init__(
+        self,
+        *,
+        scope: _builtins.str = ...,
+        span: _builtins.str = ...,
+        policies: _abc.Iterable[Global___AppliedPolicy] | None = ...,
+        uncovered: _abc.Iterable[Global___UncoveredWorkload] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "scope", b"scope", "span", b"span", "uncovered", b"uncovered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppliedPolicies: _TypeAlias = AppliedPolicies  # noqa: Y015
+
+@_typing.final
+class ExplainLinkRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCOPE_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    @_builtins.property
+    def scope(self) -> Global___QueryScope:
+        """a workload"""
+
+    def __init__(
+        self,
+        *,
+        scope: Global___QueryScope | None = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainLinkRequest: _TypeAlias = ExplainLinkRequest  # noqa: Y015
+
+@_typing.final
+class SmallestChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    YAML_FIELD_NUMBER: _builtins.int
+    direction: _builtins.str
+    policy: _builtins.str
+    yaml: _builtins.str
+    def __init__(
+        self,
+        *,
+        direction: _builtins.str = ...,
+        policy: _builtins.str = ...,
+        yaml: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "policy", b"policy", "yaml", b"yaml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SmallestChange: _TypeAlias = SmallestChange  # noqa: Y015
+
+@_typing.final
+class ExplainedLink(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    APPLIED_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    FIXES_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    link: _builtins.str
+    example: _builtins.str
+    @_builtins.property
+    def applied(self) -> Global___AppliedVerdict: ...
+    @_builtins.property
+    def fixes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SmallestChange]: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        link: _builtins.str = ...,
+        applied: Global___AppliedVerdict | None = ...,
+        example: _builtins.str = ...,
+        fixes: _abc.Iterable[Global___SmallestChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "example", b"example", "fixes", b"fixes", "id", b"id", "link", b"link"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedLink: _TypeAlias = ExplainedLink  # noqa: Y015
+
+@_typing.final
+class GetCallerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """empty = only rights in the whole cluster"""
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCallerRequest: _TypeAlias = GetCallerRequest  # noqa: Y015
+
+@_typing.final
+class QueryCaller(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    DEVELOPMENT_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    RIGHTS_FIELD_NUMBER: _builtins.int
+    RIGHTS_IN_NAMESPACE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    cluster: _builtins.str
+    development: _builtins.bool
+    namespace: _builtins.str
+    @_builtins.property
+    def rights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"VERB RESOURCE" """
+
+    @_builtins.property
+    def rights_in_namespace(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        cluster: _builtins.str = ...,
+        development: _builtins.bool = ...,
+        namespace: _builtins.str = ...,
+        rights: _abc.Iterable[_builtins.str] | None = ...,
+        rights_in_namespace: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "development", b"development", "name", b"name", "namespace", b"namespace", "rights", b"rights", "rights_in_namespace", b"rights_in_namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueryCaller: _TypeAlias = QueryCaller  # noqa: Y015
 
 @_typing.final
 class Criterion(_message.Message):

@@ -59,6 +59,46 @@ class QueryStub:
                 request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
                 response_deserializer=wattle_dot_v1_dot_query__pb2.Proposal.FromString,
                 _registered_method=True)
+        self.GetSimulation = channel.unary_unary(
+                '/wattle.v1.Query/GetSimulation',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.Simulation.FromString,
+                _registered_method=True)
+        self.GetDiff = channel.unary_unary(
+                '/wattle.v1.Query/GetDiff',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.ProposalDiff.FromString,
+                _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/wattle.v1.Query/GetPlan',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.Plan.FromString,
+                _registered_method=True)
+        self.GetDryRun = channel.unary_unary(
+                '/wattle.v1.Query/GetDryRun',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.DryRun.FromString,
+                _registered_method=True)
+        self.GetTopology = channel.unary_unary(
+                '/wattle.v1.Query/GetTopology',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.Topology.FromString,
+                _registered_method=True)
+        self.ListPolicies = channel.unary_unary(
+                '/wattle.v1.Query/ListPolicies',
+                request_serializer=wattle_dot_v1_dot_query__pb2.ListPoliciesRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.AppliedPolicies.FromString,
+                _registered_method=True)
+        self.ExplainLink = channel.unary_unary(
+                '/wattle.v1.Query/ExplainLink',
+                request_serializer=wattle_dot_v1_dot_query__pb2.ExplainLinkRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.ExplainedLink.FromString,
+                _registered_method=True)
+        self.GetCaller = channel.unary_unary(
+                '/wattle.v1.Query/GetCaller',
+                request_serializer=wattle_dot_v1_dot_query__pb2.GetCallerRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.QueryCaller.FromString,
+                _registered_method=True)
         self.GetBaseline = channel.unary_unary(
                 '/wattle.v1.Query/GetBaseline',
                 request_serializer=wattle_dot_v1_dot_query__pb2.GetBaselineRequest.SerializeToString,
@@ -110,6 +150,56 @@ class QueryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSimulation(self, request, context):
+        """What the recorded links would have met, the difference to what is applied, the order of application.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDiff(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlan(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDryRun(self, request, context):
+        """What the API server would say; nothing is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTopology(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPolicies(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainLink(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCaller(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetBaseline(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -155,6 +245,46 @@ def add_QueryServicer_to_server(servicer, server):
                     servicer.GetProposal,
                     request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
                     response_serializer=wattle_dot_v1_dot_query__pb2.Proposal.SerializeToString,
+            ),
+            'GetSimulation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSimulation,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.Simulation.SerializeToString,
+            ),
+            'GetDiff': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDiff,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.ProposalDiff.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.Plan.SerializeToString,
+            ),
+            'GetDryRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDryRun,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.DryRun.SerializeToString,
+            ),
+            'GetTopology': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTopology,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetProposalRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.Topology.SerializeToString,
+            ),
+            'ListPolicies': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPolicies,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.ListPoliciesRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.AppliedPolicies.SerializeToString,
+            ),
+            'ExplainLink': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainLink,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.ExplainLinkRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.ExplainedLink.SerializeToString,
+            ),
+            'GetCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCaller,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.GetCallerRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.QueryCaller.SerializeToString,
             ),
             'GetBaseline': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBaseline,
@@ -307,6 +437,222 @@ class Query:
             '/wattle.v1.Query/GetProposal',
             wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
             wattle_dot_v1_dot_query__pb2.Proposal.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSimulation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetSimulation',
+            wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.Simulation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDiff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetDiff',
+            wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.ProposalDiff.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetPlan',
+            wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDryRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetDryRun',
+            wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.DryRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTopology(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetTopology',
+            wattle_dot_v1_dot_query__pb2.GetProposalRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.Topology.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPolicies(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/ListPolicies',
+            wattle_dot_v1_dot_query__pb2.ListPoliciesRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.AppliedPolicies.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainLink(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/ExplainLink',
+            wattle_dot_v1_dot_query__pb2.ExplainLinkRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.ExplainedLink.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/GetCaller',
+            wattle_dot_v1_dot_query__pb2.GetCallerRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.QueryCaller.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,7 +1,12 @@
 """What proposals would do, what is applied, and why a link is blocked."""
 
-import pytest
+from collections.abc import Mapping
+from typing import Any
 
+import pytest
+import yaml
+
+from aggregator.model.dryrun import DryRunAnswer
 from aggregator.model.link import link_id
 from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
@@ -133,3 +138,44 @@ def test_every_policy_of_the_cluster_can_be_asked_for(guarded: World) -> None:
         "ledger/vault-guard",
         "shop/db-guard",
     ]
+
+
+class Answering:
+    """An API server that says this to every policy; the real one is asked in the tier that has it."""
+
+    def __init__(self, answer: DryRunAnswer) -> None:
+        self.answer = answer
+        self.asked: list[Mapping[str, Any]] = []
+
+    def try_policy(self, policy: Mapping[str, Any]) -> DryRunAnswer:
+        self.asked.append(policy)
+        return self.answer
+
+
+def test_a_file_that_would_overwrite_somebody_elses_policy_says_so_itself(world: World) -> None:
+    untouched = world.review().proposal(ME, SHOP)
+    assert untouched.overwrites == []
+    world.show([*dns_objects(), *shop_objects(), *other_objects(), guard(name="wattle-db")])
+    found = world.review().proposal(ME, SHOP)
+    assert found.overwrites == ["shop/wattle-db"]
+    assert found.yaml.startswith("# Overwrites the NetworkPolicy shop/wattle-db, which Wattle did not make")
+    assert list(yaml.safe_load_all(found.yaml)) == list(yaml.safe_load_all(untouched.yaml))
+    assert "overwrites-policy" in {finding.code for finding in found.findings}
+    assert any("wattle-db" in note for note in world.review().export(ME, SHOP, "kustomize").notes)
+
+
+def test_a_dry_run_asks_about_each_policy_of_the_proposal_and_repeats_the_answer(world: World) -> None:
+    server = Answering(DryRunAnswer(outcome="refused", message="HTTP 403: quota"))
+    found = world.review(dry_run=server).dry_run(ME, SHOP)
+    proposal = world.review().proposal(ME, SHOP)
+    assert server.asked == list(yaml.safe_load_all(proposal.yaml))
+    assert [tried.policy for tried in found.policies] == proposal.policies
+    assert {(tried.outcome, tried.message) for tried in found.policies} == {("refused", "HTTP 403: quota")}
+    assert found.digest == proposal.digest
+    assert found.text == f"the API server would take 0 of {len(proposal.policies)}; nothing was kept"
+
+
+def test_without_an_api_server_a_dry_run_names_the_way_out(world: World) -> None:
+    found = world.review().dry_run(ME, SHOP)
+    assert not found.available
+    assert "kubectl apply --dry-run=server" in found.text

@@ -27,6 +27,7 @@ PROPOSAL = ProposalView(
     yaml='kind: "NetworkPolicy"\n',
     digest="0" * 64,
     policies=["shop/wattle-web"],
+    overwrites=[],
     included=[],
     left_out=[],
     synthesised=[],
