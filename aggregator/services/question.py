@@ -4,7 +4,7 @@ Enters: a Caller, the cluster's source, the store, the decisions. Leaves: one co
 pure core is only ever given what comes from here, so an answer cannot depend on what is hidden.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -16,6 +16,7 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
 from aggregator.model.finding import Finding
 from aggregator.model.link import ObservedLink
+from aggregator.model.proposal import Generation
 from aggregator.model.workload import Workload
 from aggregator.policy.generation.addresses import Addresses
 from aggregator.policy.generation.selectors import Selectors
@@ -93,6 +94,17 @@ class Derived:
     decisions: Decisions
     profile: Profile
 
+    def under(self, decisions: Decisions) -> "Derived":
+        """The same cluster with other decisions: what does not depend on those that changed is not computed again."""
+        made = Derived(cluster=self.cluster, decisions=decisions, profile=self.profile)
+        same = {"applied", "selecting", "known_workloads"}
+        if decisions.labels == self.decisions.labels:
+            same.add("selectors")
+        if (decisions.aliases, decisions.cluster_cidrs) == (self.decisions.aliases, self.decisions.cluster_cidrs):
+            same.add("addresses")
+        vars(made).update({name: value for name, value in vars(self).items() if name in same})
+        return made
+
     @cached_property
     def selectors(self) -> Selectors:
         return Selectors(self.cluster, self.decisions.labels.workload_labels)
@@ -118,6 +130,14 @@ class Derived:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OneCut:
+    """What one request has read and generated already: the parts of its answer tell one story, and cost once."""
+
+    links: dict[tuple[Scope, Span | None], Sequence[ObservedLink]] = field(default_factory=dict)
+    generations: dict[Hashable, Generation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     caller: Caller
     sight: Sight
@@ -127,6 +147,7 @@ class Question:
     now: datetime
     overview: Overview = field(repr=False)
     read_links: Callable[[Scope, Span | None], Sequence[ObservedLink]] = field(repr=False)
+    cut: OneCut = field(default_factory=OneCut, repr=False)
 
     @property
     def cluster(self) -> ClusterSnapshot:
@@ -165,7 +186,10 @@ class Question:
             scopes = [Scope(cluster=name, namespace=namespace)]
         found: dict[object, ObservedLink] = {}
         for scope in scopes:
-            found.update((row.link, row) for row in self.read_links(scope, span))
+            read = self.cut.links.get((scope, span))
+            if read is None:
+                read = self.cut.links[scope, span] = self.read_links(scope, span)
+            found.update((row.link, row) for row in read)
         clear, masked = self.sight.rows(sorted(found.values(), key=lambda row: row.link.sort_key()))
         return Rows(clear=clear, masked=masked)
 

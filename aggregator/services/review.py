@@ -5,7 +5,7 @@ the same answer; each answer is one consistent cut of links, cluster and decisio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from aggregator.errors import InputError, NotFoundError
@@ -26,6 +26,7 @@ from aggregator.services.policies.applied_views import applied_policies, explain
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
+    DraftView,
     DryRunView,
     ExplainedLinkView,
     ExportView,
@@ -41,12 +42,13 @@ from aggregator.services.policies.previews import (
     plan_view,
     simulation_view,
 )
-from aggregator.services.policies.proposals import proposal_view, proved
+from aggregator.services.policies.proofs import Proofs
+from aggregator.services.policies.proposals import proposal_view
 from aggregator.services.policies.signing import Signing
-from aggregator.services.question import SERVICE_KIND, Derived, LinkStore, Question, Rows, View, WorkloadRef
+from aggregator.services.question import SERVICE_KIND, Derived, LinkStore, OneCut, Question, Rows, View, WorkloadRef
 from aggregator.services.spans import ALL, parse_span
 from aggregator.services.status import agent_views, caller_view, status_view
-from aggregator.services.tables import link_rows, rows_by_id
+from aggregator.services.tables import generate_for, link_rows, rows_by_id
 from aggregator.services.topology_views import TopologyView, graph_of_namespace, graph_of_workloads, topology_view
 from aggregator.services.views import (
     AddressRow,
@@ -63,6 +65,10 @@ from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog, DecisionState
 from aggregator.store.overview import Overview
 from aggregator.store.sign_offs import SignOffs
+
+
+def _generated(asked: "_Asked") -> Generation:
+    return generate_for(asked.question, asked.rows, namespace=asked.namespace, workloads=asked.workloads)
 
 
 def _never(_workload: Workload) -> Mapping[int, int]:
@@ -98,15 +104,29 @@ class _Asked:
     rows: Rows
 
 
+@dataclass(slots=True)
+class _Kept:
+    """What outlives one request."""
+
+    derived: Derived | None = None
+    proofs: Proofs = field(default_factory=Proofs)
+
+
 class Review:
     """Blocking and thread-safe: doors on an event loop use a thread."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, kept: "_Kept | None" = None, cut: OneCut | None = None) -> None:
         self._sources = sources
         self._profile = profile_named(sources.profile)
-        self._kept: Derived | None = None
+        self._kept = kept or _Kept()
+        self._cut = cut
         self.deciding = Deciding(sources.decisions, self.question)
         self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
+
+    def at_once(self) -> "Review":
+        """For one request of many questions: one time, each scope's links read once, each proposal generated once."""
+        now = self._sources.clock()
+        return Review(replace(self._sources, clock=lambda: now), self._kept, OneCut())
 
     def question(self, caller: Caller) -> Question:
         sources = self._sources
@@ -121,6 +141,7 @@ class Review:
             now=sources.clock(),
             overview=sources.overview,
             read_links=sources.store.links,
+            cut=self._cut or OneCut(),
         )
 
     def _derived(self, sight: Sight, state: DecisionState) -> Derived:
@@ -128,10 +149,12 @@ class Review:
         if not sight.everything:
             decisions = sight.decisions(state.decisions)
             return Derived(cluster=sight.cluster, decisions=decisions, profile=self._profile)
-        kept = self._kept
-        if kept is None or kept.cluster is not sight.whole or kept.decisions is not state.decisions:
+        kept = self._kept.derived
+        if kept is None or kept.cluster is not sight.whole:
             kept = Derived(cluster=sight.whole, decisions=state.decisions, profile=self._profile)
-            self._kept = kept
+        elif kept.decisions is not state.decisions:
+            kept = kept.under(state.decisions)
+        self._kept.derived = kept
         return kept
 
     # ---- who asks ---------------------------------------------------------------------------------------------------
@@ -197,6 +220,14 @@ class Review:
         """Of a workload, or of the namespace of this name."""
         asked = self._asked(caller, scope, span)
         return proposal_view(asked.question, asked.rows, self._proved(asked), scope=str(scope), span=span)
+
+    def draft(self, caller: Caller, scope: PolicyScope, *, span: str = ALL) -> DraftView:
+        """What the proposal says, at once; its proof too where it is at hand or quick, else None."""
+        asked = self._asked(caller, scope, span)
+        made = _generated(asked)
+        proof = self._kept.proofs.at_hand(asked.question, made, self._sources.second)
+        view = proposal_view(asked.question, asked.rows, proof or made, scope=str(scope), span=span)
+        return DraftView(proposal=view, proved=proof is not None)
 
     def workload_proposal(self, caller: Caller, ref: WorkloadRef, *, span: str = ALL) -> ProposalView:
         return self.proposal(caller, ref, span=span)
@@ -302,13 +333,8 @@ class Review:
         return _Asked(question=question, namespace=scope, workloads=(), rows=self._namespace(question, scope, span))
 
     def _proved(self, asked: _Asked) -> Generation:
-        return proved(
-            asked.question,
-            asked.rows,
-            namespace=asked.namespace,
-            workloads=asked.workloads,
-            second=self._sources.second,
-        )
+        """Generated and certified under the installation's profile."""
+        return self._kept.proofs.of(asked.question, _generated(asked), self._sources.second)
 
     def _workload(self, question: Question, ref: WorkloadRef, span: str) -> tuple[Sequence[Workload], Rows]:
         """A workload that the cluster shows or that links know. Raises NotFoundError."""

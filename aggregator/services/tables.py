@@ -41,12 +41,18 @@ def link_rows(
 
 
 def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: Sequence[Workload] = ()) -> Generation:
-    settings = Settings(
-        namespaces=frozenset({namespace}),
-        workloads=frozenset(workloads) if workloads else None,
-        profile=question.profile.name,
-    )
-    return generate(rows.clear, question.decisions, question.cluster, settings)
+    """Once for all parts of one request that ask about the same rows under the same decisions."""
+    key = (namespace, tuple(workloads), question.state.version, *map(id, rows.clear))
+    found = question.cut.generations.get(key)
+    if found is None:
+        settings = Settings(
+            namespaces=frozenset({namespace}),
+            workloads=frozenset(workloads) if workloads else None,
+            profile=question.profile.name,
+        )
+        found = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
+        question.cut.generations[key] = found
+    return found
 
 
 def _proposed(generation: Generation) -> Mapping[Link, InProposalView]:

@@ -45,11 +45,19 @@ DIRECTIONS = (Direction.INGRESS, Direction.EGRESS)
 
 
 def generate(
-    links: Iterable[ObservedLink], decisions: Decisions, cluster: ClusterSnapshot, settings: Settings
+    links: Iterable[ObservedLink],
+    decisions: Decisions,
+    cluster: ClusterSnapshot,
+    settings: Settings,
+    selectors: Selectors | None = None,
 ) -> Generation:
-    """One proposal for each workload that was seen or that a person decided about."""
+    """One proposal for each workload that was seen or that a person decided about.
+
+    `selectors`: of this cluster and these label lists, where they are at hand.
+    """
+    known = selectors or Selectors(cluster, decisions.labels.workload_labels)
     with _collector_paused():
-        return _Generator(list(links), decisions, cluster, settings).run()
+        return _Generator(list(links), decisions, cluster, settings, known).run()
 
 
 @contextmanager
@@ -67,7 +75,12 @@ def _collector_paused() -> Iterator[None]:
 
 class _Generator:
     def __init__(
-        self, links: Sequence[ObservedLink], decisions: Decisions, cluster: ClusterSnapshot, settings: Settings
+        self,
+        links: Sequence[ObservedLink],
+        decisions: Decisions,
+        cluster: ClusterSnapshot,
+        settings: Settings,
+        selectors: Selectors,
     ) -> None:
         known = {row.link for row in links} if decisions.links else set()
         unseen = [link for link, choice in decisions.links if choice is Choice.INCLUDE and link not in known]
@@ -77,7 +90,7 @@ class _Generator:
         self._decisions = decisions
         self._cluster = cluster
         self._settings = settings
-        self._selectors = Selectors(cluster, decisions.labels.workload_labels)
+        self._selectors = selectors
         self._peers = Peers(cluster, self._selectors)
         self._addresses = Addresses(cluster, decisions)
         outside = [end.ip for row in self._links for end in (row.link.src, row.link.dst) if isinstance(end, Address)]

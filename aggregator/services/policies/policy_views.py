@@ -115,6 +115,14 @@ class ProposalView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftView:
+    """A proposal before its proof, or with it: `proved` False says that nothing was checked yet, either way."""
+
+    proposal: ProposalView
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayView:
     """One link of history under other policies."""
 

@@ -12,8 +12,7 @@ from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import ObservedLink, link_id
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.proposal import Generation, Proposal, Widening
-from aggregator.model.workload import Workload
-from aggregator.policy.certify import CERTIFICATE_BROKEN, SecondEvaluator, certify
+from aggregator.policy.certify import CERTIFICATE_BROKEN
 from aggregator.policy.generation.generate import MANAGED_BY
 from aggregator.policy.manifest.render import render
 from aggregator.services.policies.policy_views import (
@@ -27,7 +26,6 @@ from aggregator.services.policies.policy_views import (
     WideningView,
 )
 from aggregator.services.question import Question, Rows
-from aggregator.services.tables import generate_for
 from aggregator.services.wording import finding_views
 
 MASKED_PEERS = "masked-peers"
@@ -64,19 +62,6 @@ def proposal_view(question: Question, rows: Rows, generation: Generation, *, sco
         masked_links=len(rows.masked),
         decisions_version=question.state.version if question.sight.everything else 0,
     )
-
-
-def proved(
-    question: Question,
-    rows: Rows,
-    *,
-    namespace: str,
-    workloads: Sequence[Workload] = (),
-    second: SecondEvaluator | None = None,
-) -> Generation:
-    """Generated and certified under the installation's profile."""
-    generation = generate_for(question, rows, namespace=namespace, workloads=workloads)
-    return certify(generation, question.cluster, decisions=question.decisions, profile=question.profile, second=second)
 
 
 def overwritten(question: Question, generation: Generation) -> list[NetworkPolicy]:
