@@ -13,11 +13,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import grpc
 import grpc.aio
 
 from aggregator.errors import StoreError
+from aggregator.ingest.expiry import stream_seconds
 from aggregator.ingest.limits import IngestLimits
 from aggregator.ingest.listener import ListenerSecurity, add_port
 from aggregator.ingest.session import Context, Recording, RefusedStreamError, Session, read_hello
@@ -175,9 +177,12 @@ class IngestServer:
             return
         self._sessions[agent] = session
         INGEST_STREAMS.set(len(self._sessions))
+        leaving = self._leave_before(identity.expires_at, session)
         try:
             await session.run()
         finally:
+            if leaving is not None:
+                leaving.cancel()
             if self._sessions.get(agent) is session:
                 del self._sessions[agent]
                 self._replaying.pop(agent, None)
@@ -196,6 +201,15 @@ class IngestServer:
             INGEST_REFUSED_HELLOS.labels("credential").inc()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid credential was presented")
         return identity
+
+    def _leave_before(self, expires_at: datetime | None, session: Session) -> asyncio.TimerHandle | None:
+        """A credential is looked at when a stream opens: an agent comes back with its next one before this one ends."""
+        if expires_at is None:
+            return None
+        now = datetime.fromtimestamp(self._now_ms() / 1000, UTC)
+        reason = f"this credential ends at {expires_at:%Y-%m-%dT%H:%M:%SZ}: come back with the next one"
+        leave = RefusedStreamError("credential-ends", reason, retry_after_ms=0)
+        return asyncio.get_running_loop().call_later(stream_seconds(expires_at, now), session.end, leave)
 
     async def _make_way(self, agent: _AgentKey, instance: int) -> None:
         """One stream an agent. Its own earlier one gives way; another process's does not."""

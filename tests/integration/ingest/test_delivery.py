@@ -3,17 +3,19 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc.aio
 import pytest
+from prometheus_client import REGISTRY
 
 from agent.spool import Spool
 from agent.stream import MutualTls, TokenTls
 from aggregator.errors import StoreUnavailableError
 from aggregator.ingest import IngestLimits, MutualTLS, ServerTls, StaticToken
 from aggregator.metrics import INGEST_REFUSED_HELLOS
+from aggregator.model.agent import AgentIdentity, Presented
 from aggregator.model.link import Link
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
 from aggregator.model.workload import Address
@@ -516,6 +518,51 @@ async def test_a_token_names_the_agent_and_can_be_withdrawn(sqlite_store: Store,
             await until(lambda: refusals("credential") > before)
             assert not stream.connected
     assert connections(sqlite_store) == 2
+
+
+class RotatedToken:
+    """A credential that ends soon, and every later one that does not."""
+
+    def __init__(self, *, first_seconds: float) -> None:
+        self.asked = 0
+        self._first_seconds = first_seconds
+
+    async def authenticate(self, presented: Presented) -> AgentIdentity | None:  # noqa: ARG002 - the Protocol's
+        self.asked += 1
+        seconds = self._first_seconds if self.asked == 1 else 3600
+        return AgentIdentity(
+            cluster=CLUSTER, agent_id="node-1", expires_at=datetime.now(UTC) + timedelta(seconds=seconds)
+        )
+
+
+async def test_an_agent_is_sent_away_before_its_token_ends(sqlite_store: Store) -> None:
+    token = RotatedToken(first_seconds=3)
+    async with running_aggregator(sqlite_store, authenticator=token) as aggregator:
+        async with raw_agent(aggregator.port) as agent:
+            await agent.hello()
+            began = datetime.now(UTC)
+            gone = (await agent.read_until("go_away")).go_away
+            assert datetime.now(UTC) - began < timedelta(seconds=3), "the token had ended by then"
+            assert "come back with the next one" in gone.reason
+            assert (gone.retry_after_ms, gone.kind) == (0, flowlink_pb2.GO_AWAY_KIND_UNSPECIFIED)
+
+
+async def test_with_its_next_token_it_goes_on_where_it_was(sqlite_store: Store, spool: Spool) -> None:
+    token = RotatedToken(first_seconds=2)
+    ends = REGISTRY.get_sample_value("wattle_ingest_stream_ends_total", {"reason": "credential-ends"}) or 0.0
+    async with (
+        running_aggregator(sqlite_store, authenticator=token) as aggregator,
+        running_stream(spool, aggregator.port) as stream,
+    ):
+        spool.append(batch_of(flows(1)))
+        await empty(spool)
+        await until(lambda: token.asked == 2)
+        for _ in range(5):
+            spool.append(batch_of(flows(1)))
+        await empty(spool)
+        assert stream.committed_seq == 6
+    assert connections(sqlite_store) == 6
+    assert REGISTRY.get_sample_value("wattle_ingest_stream_ends_total", {"reason": "credential-ends"}) == ends + 1
 
 
 def test_plaintext_beyond_this_machine_is_refused() -> None:
