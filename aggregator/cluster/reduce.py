@@ -113,6 +113,7 @@ class WorkloadFacts(NamedTuple):
     schedule: str
     host_network: bool
     settings: tuple[str, ...] = ()  # of a DaemonSet: arguments and NAME=value, by which a CNI's features are told
+    images: tuple[str, ...] = ()  # of a DaemonSet, by which a CNI is told
 
 
 class NodeFacts(NamedTuple):
@@ -374,6 +375,7 @@ def workload(raw: Raw, kind: str) -> WorkloadFacts:
         schedule=str(spec.get("schedule") or "") if kind == "CronJob" else "",
         host_network=bool((template.get("spec") or {}).get("hostNetwork")),
         settings=_settings(template.get("spec") or {}) if kind == "DaemonSet" else (),
+        images=_images(template.get("spec") or {}) if kind == "DaemonSet" else (),
     )
 
 
@@ -383,3 +385,7 @@ def _settings(pod_spec: Raw) -> tuple[str, ...]:
         found += [str(a) for a in (*(container.get("command") or ()), *(container.get("args") or ()))]
         found += [f"{e['name']}={e['value']}" for e in container.get("env") or () if "value" in e]
     return tuple(found)
+
+
+def _images(pod_spec: Raw) -> tuple[str, ...]:
+    return tuple(str(c["image"]) for c in pod_spec.get("containers") or () if c.get("image"))

@@ -20,7 +20,7 @@ def view(*raws: dict[str, Any]) -> ClusterView:
 
 
 def daemon_set(name: str, args: list[str] | None = None, env: dict[str, str] | None = None) -> dict[str, Any]:
-    container = {"name": "c", "args": args or [], "env": [{"name": k, "value": v} for k, v in (env or {}).items()]}
+    container: dict[str, Any] = {"name": "c", "args": args or [], "env": [{"name": k, "value": v} for k, v in (env or {}).items()]}
     return {
         "kind": "DaemonSet",
         "metadata": {"name": name, "namespace": "kube-system"},
@@ -65,7 +65,7 @@ def test_the_plug_in_that_enforces_gives_the_profile(raws: tuple[Any, ...], prof
     [
         ((daemon_set("kube-flannel-ds"),), Enforcement.NEVER, "flannel has no NetworkPolicies"),
         ((daemon_set("cilium"), config_map("cilium-config", enable_policy="never")), Enforcement.OFF, "never"),
-        ((daemon_set("aws-node"),), Enforcement.OFF, "not enabled"),
+        ((daemon_set("aws-node"),), Enforcement.OFF, "does not run with --enable-network-policy=true"),
         ((daemon_set("kube-router", ["--run-firewall=false"]),), Enforcement.OFF, "--run-firewall=false"),
         ((daemon_set("weave-net", env={"EXPECT_NPC": "0"}),), Enforcement.OFF, "EXPECT_NPC=0"),
     ],
