@@ -104,6 +104,7 @@ def generate(  # noqa: PLR0917 - typer reads the command line from the signature
         case Output.YAML:
             for offline, generation in found:
                 show.findings_aside(_findings(offline, generation))
+                _declared_aside(generation)
             show.plain(render([policy for _, generation in found for policy in generation.policies]))
         case Output.JSON:
             show.data([_data(offline, generation) for offline, generation in found], output)
@@ -113,8 +114,14 @@ def generate(  # noqa: PLR0917 - typer reads the command line from the signature
             show.table(columns, rows)
             for offline, generation in found:
                 show.findings_aside(_findings(offline, generation))
+                _declared_aside(generation)
     broken = any(f.code == CERTIFICATE_BROKEN for _, generation in found for f in generation.findings)
     raise typer.Exit(1 if broken else 0)
+
+
+def _declared_aside(generation: Generation) -> None:
+    """What the cluster's own objects announce and nobody has seen: in no policy until somebody says so."""
+    show.aside(f"declared, not in the policies: {row.link} ({row.text})" for row in generation.declared)
 
 
 def _findings(offline: Offline, generation: Generation) -> list[Finding]:
@@ -146,6 +153,7 @@ def _data(offline: Offline, generation: Generation) -> Mapping[str, Any]:
         "scenario": offline.name,
         "policies": [to_object(policy) for policy in generation.policies],
         "proposals": [_proposal(p) for p in generation.proposals],
+        "declared": [{"link": str(row.link), "source": row.source, "text": row.text} for row in generation.declared],
         "findings": [show.finding_data(f) for f in _findings(offline, generation)],
     }
 

@@ -65,7 +65,11 @@ def _said(config_map: ConfigMaps, name: str, key: str) -> str:
 
 
 def _cilium_off(config_map: ConfigMaps, _started: Started) -> str:
-    for key, value in (("enable-policy", "never"), ("enable-k8s-networkpolicy", "false"), ("policy-audit-mode", "true")):
+    for key, value in (
+        ("enable-policy", "never"),
+        ("enable-k8s-networkpolicy", "false"),
+        ("policy-audit-mode", "true"),
+    ):
         if _said(config_map, "cilium-config", key) == value:
             return f"the ConfigMap kube-system/cilium-config says {key}: {value}"
     return ""
@@ -119,7 +123,7 @@ def _kindnet_off(_config_map: ConfigMaps, started: Started) -> str:
 
 
 def _kindnet_doubt(started: Started) -> str:
-    """kind gives it a date for a tag, the project itself a version and an argument."""
+    """Kind gives it a date for a tag, the project itself a version and an argument."""
     dated = any(re.match(r"v(\d{8}|\d+\.\d+)", split_image(image)[1]) for image in started.images)
     return "" if dated or started.says("--network-policy=true") else "its image does not say which release it is"
 
@@ -157,7 +161,7 @@ KNOWN = (
         "kube-system/cilium-config, then kubectl -n kube-system rollout restart daemonset/cilium",
     ),
     Known(
-        name="Calico",  # projectcalico/calico manifests/calico.yaml, canal.yaml, calico-policy-only.yaml; the operator's
+        name="Calico",  # projectcalico/calico manifests: calico.yaml, canal.yaml, calico-policy-only.yaml; its operator
         profile="calico",
         daemons=("calico-node", "canal", "rke2-canal"),
         images=("calico/node", "mirrored-calico-node", "hardened-calico"),

@@ -247,6 +247,7 @@ CLUSTER_SCOPED = frozenset(
         "BaselineAdminNetworkPolicy",
         "CiliumClusterwideNetworkPolicy",
         "ClusterNetworkPolicy",
+        "CustomResourceDefinition",
         "GlobalNetworkPolicy",
         "IPAddress",
         "MutatingWebhookConfiguration",

@@ -80,6 +80,7 @@ class ServiceFacts(NamedTuple):
     annotations: Labels
     external_traffic_policy: str
     since: float
+    labels: Labels = ()
 
 
 class SliceFacts(NamedTuple):
@@ -112,6 +113,7 @@ class WorkloadFacts(NamedTuple):
     replicas: int | None
     schedule: str
     host_network: bool
+    scraped: Labels = ()  # what the pod template says of prometheus.io/
     settings: tuple[str, ...] = ()  # of a DaemonSet: arguments and NAME=value, by which a CNI's features are told
     images: tuple[str, ...] = ()  # of a DaemonSet, by which a CNI is told
 
@@ -272,8 +274,12 @@ def node(raw: Raw) -> NodeFacts:
 
 
 def trimmed(raw: Raw) -> dict[str, Any]:
-    """The object without its status and without the bookkeeping of who wrote which field."""
+    """The object without its status and without the bookkeeping of who wrote which field; of a definition of a kind,
+    whose schemas are long, only who converts it.
+    """
     metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k not in BOOKKEEPING}
+    if raw.get("kind") == "CustomResourceDefinition":
+        return {**raw, "metadata": metadata, "status": None, "spec": {"conversion": raw["spec"].get("conversion")}}
     return {**{k: v for k, v in raw.items() if k != "status"}, "metadata": metadata}
 
 
@@ -299,6 +305,7 @@ def service(raw: Raw) -> ServiceFacts:
         annotations=labels_of(metadata.get("annotations")),
         external_traffic_policy=str(spec.get("externalTrafficPolicy") or "Cluster"),
         since=epoch_seconds(metadata.get("creationTimestamp")) or NEVER,
+        labels=labels_of(metadata.get("labels")),
     )
 
 
@@ -374,9 +381,15 @@ def workload(raw: Raw, kind: str) -> WorkloadFacts:
         replicas=replicas,
         schedule=str(spec.get("schedule") or "") if kind == "CronJob" else "",
         host_network=bool((template.get("spec") or {}).get("hostNetwork")),
+        scraped=_scraped(template.get("metadata") or {}),
         settings=_settings(template.get("spec") or {}) if kind == "DaemonSet" else (),
         images=_images(template.get("spec") or {}) if kind == "DaemonSet" else (),
     )
+
+
+def _scraped(metadata: Raw) -> Labels:
+    said = metadata.get("annotations") or {}
+    return labels_of({key: value for key, value in said.items() if key.startswith("prometheus.io/")})
 
 
 def _settings(pod_spec: Raw) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Enters: a checked ScenarioPage. Leaves: a snapshot; what the page leaves out is 
 
 from ipaddress import ip_network
 
+from aggregator.cluster.declared import DECLARING_KINDS, Selectable, declared_callers
 from aggregator.cluster.scenario_schema import PodPage, ScenarioPage, ServicePage
 from aggregator.errors import InputError
 from aggregator.model.address import IPAddress, IPNetwork, canonical_address
@@ -21,6 +22,7 @@ from aggregator.model.cluster import (
     ServicePort,
     labels_from,
 )
+from aggregator.model.declared import DeclaredCaller
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.workload import Workload
 
@@ -46,6 +48,32 @@ def snapshot_of(
         service_cidrs=service_cidrs,
         cidrs_complete=bool(page.pod_cidrs and page.service_cidrs),
         extra_policies=admin,
+        declared_callers=_declared(page),
+    )
+
+
+def _declared(page: ScenarioPage) -> tuple[DeclaredCaller, ...]:
+    """What the page's other objects (webhooks, monitors, Ingresses, ...) announce of its Services and pods."""
+    for index, item in enumerate(page.objects):
+        if item.get("kind") not in DECLARING_KINDS or not (item.get("metadata") or {}).get("name"):
+            known = ", ".join(sorted(DECLARING_KINDS))
+            raise InputError(f"must be an object with a name, of one of {known}", field=f"objects[{index}]")
+    return declared_callers(
+        ((str(item["kind"]), item) for item in page.objects),
+        (
+            Selectable(
+                namespace=item.namespace,
+                name=item.name,
+                labels=labels_from(item.labels),
+                selector=labels_from(item.selector),
+                annotations=labels_from(item.annotations),
+            )
+            for item in page.services
+        ),
+        (
+            Selectable(namespace=namespace, name="", labels=labels)
+            for namespace, labels in dict.fromkeys((pod.namespace, labels_from(pod.labels)) for pod in page.pods)
+        ),
     )
 
 

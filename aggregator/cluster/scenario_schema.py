@@ -89,6 +89,7 @@ class ServicePage(Page):
     external_name: str = Field(default="", alias="externalName")
     external_traffic_policy: Literal["Cluster", "Local"] = Field(default="Cluster", alias="externalTrafficPolicy")
     selector: Labels = {}
+    labels: Labels = {}
     annotations: Labels = {}
     ports: Annotated[list[ServicePortPage], BeforeValidator(_null_is_no_items)] = []
 
@@ -178,6 +179,7 @@ class ScenarioPage(Page):
     service_cidrs: Texts = []
     ip_history: list[AddressSpanPage] = []
     policies: Annotated[list[dict[str, Any]], BeforeValidator(_null_is_no_items)] = []
+    objects: Annotated[list[dict[str, Any]], BeforeValidator(_null_is_no_items)] = []
     flows: Annotated[list[FlowPage], BeforeValidator(_null_is_no_items)] = []
     options: OptionsPage = OptionsPage()
     expectations: Annotated[list[ExpectationPage], BeforeValidator(_null_is_no_items)] = []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aggregator.cluster import reduce
 from aggregator.cluster.backends import ObjectKey, Services, key_of
 from aggregator.cluster.cidrs import CidrRole, ClusterCidrs
+from aggregator.cluster.declared import declared_in
 from aggregator.cluster.foreign import EXTRA_KINDS, parse_extra
 from aggregator.cluster.history import SKEW_SECONDS, History
 from aggregator.cluster.labels import LabelHistory
@@ -21,6 +22,7 @@ from aggregator.cluster.owners import LOOKED_UP, Owners
 from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
 from aggregator.errors import InputError
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
+from aggregator.model.declared import DeclaredCaller
 from aggregator.model.workload import Workload
 from aggregator.policy.manifest.parse import parse_policy
 
@@ -65,6 +67,7 @@ class ClusterView:
         self._pod_names: dict[ObjectKey, str] = {}  # keys of pods without a UID
         self._nameless_pods = 0
         self._snapshot: ClusterSnapshot | None = None
+        self._declared: tuple[DeclaredCaller, ...] | None = None  # None = to be worked out anew
 
     # ---- what comes in ----------------------------------------------------------------------------------------------
 
@@ -83,6 +86,7 @@ class ClusterView:
             case "Pod":
                 self._apply_pod(reduce.pod(raw), at)
             case "Service":
+                self._declared = None
                 self._touch(self.services.apply(reduce.service(raw), confirmed=self.confirmed, at=at))
             case "EndpointSlice" | "Endpoints":
                 facts = reduce.endpoint_slice(raw) if kind == "EndpointSlice" else reduce.endpoints(raw)
@@ -101,6 +105,7 @@ class ClusterView:
                 self._put(self.extra_policies, name, parse_extra(kind, raw))
             case _:
                 self.cidr_inputs += 1
+                self._declared = None
                 self._put(self.others, name, reduce.trimmed(raw))
 
     def remove(
@@ -119,6 +124,7 @@ class ClusterView:
             case "Pod":
                 self._remove_pod(uid or self._pod_names.get((namespace, name), ""), at)
             case "Service":
+                self._declared = None
                 self._touch(self.services.remove((namespace, name), at=at))
             case "EndpointSlice" | "Endpoints":
                 label = f"{kind}/{name}"
@@ -135,9 +141,11 @@ class ClusterView:
                 self._drop(self.policies, (namespace, name))
             case _ if kind in WORKLOAD_KINDS:
                 self.owners.forget(kind, namespace, name)
+                self._declared = None
                 self._drop(self.workload_facts, which)
             case _:
                 self.cidr_inputs += 1
+                self._declared = None
                 self._drop(self.extra_policies if kind in EXTRA_KINDS else self.others, which)
 
     def known(self, kind: str) -> Iterator[tuple[str, str, str]]:
@@ -277,6 +285,8 @@ class ClusterView:
 
     def _apply_workload(self, kind: str, raw: Raw) -> None:
         facts = reduce.workload(raw, kind)
+        if self.workload_facts.get((kind, facts.namespace, facts.name)) != facts:
+            self._declared = None
         self._put(self.workload_facts, (kind, facts.namespace, facts.name), facts)
         if kind in LOOKED_UP:
             self.see_owner(reduce.owner(raw, kind))
@@ -341,8 +351,15 @@ class ClusterView:
             pod_cidrs=self.cidrs.of(CidrRole.POD),
             service_cidrs=self.cidrs.of(CidrRole.SERVICE),
             cidrs_complete=self.cidrs.complete,
+            declared_callers=self._declared_callers(),
             extra_policies=_in_order(self.extra_policies),
         )
+
+    def _declared_callers(self) -> tuple[DeclaredCaller, ...]:
+        """Worked out anew only when something has changed that may declare or be declared."""
+        if self._declared is None:
+            self._declared = declared_in(self.others, self.services.facts, self.workload_facts)
+        return self._declared
 
     def _record(self, facts: WorkloadFacts) -> WorkloadRecord | None:
         """A ReplicaSet of a Deployment and a Job of a CronJob are no workloads of their own."""

@@ -14,7 +14,7 @@ EARLIEST_SECONDS, LATEST_SECONDS = 90.0, 30.0
 
 
 def stream_seconds(expires_at: datetime, now: datetime, *, draw: Callable[[], float] = random.random) -> float:
-    """From now until the agent is sent away: 90 to 30 s before the end, or half of what is left where that is sooner."""
+    """From now until the agent is sent away: 90 to 30 s before the end, or after half of what is left, if later."""
     left = max(0.0, (expires_at - now).total_seconds())
     early = LATEST_SECONDS + draw() * (EARLIEST_SECONDS - LATEST_SECONDS)
     return max(left - early, left / 2)

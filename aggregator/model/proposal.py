@@ -11,7 +11,7 @@ from functools import cached_property
 from aggregator.model.address import IPNetwork
 from aggregator.model.certificate import Certificate
 from aggregator.model.finding import Finding
-from aggregator.model.link import ObservedLink
+from aggregator.model.link import Link, ObservedLink
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import LinkEnd, Workload
@@ -116,10 +116,7 @@ class Proposal:
 class DeclaredLink:
     """A caller that the cluster declares but nobody has seen yet: a row to decide."""
 
-    src: LinkEnd
-    dst: LinkEnd
-    protocol: Protocol
-    port: int
+    link: Link
     source: str  # the object that declares it: "ValidatingWebhookConfiguration/policy.example.org"
     text: str
 

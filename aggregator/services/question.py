@@ -16,9 +16,10 @@ from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
 from aggregator.model.finding import Finding
 from aggregator.model.link import ObservedLink
-from aggregator.model.proposal import Generation
+from aggregator.model.proposal import DeclaredLink, Generation
 from aggregator.model.workload import Workload
 from aggregator.policy.generation.addresses import Addresses
+from aggregator.policy.generation.declared import declared_links
 from aggregator.policy.generation.selectors import Selectors
 from aggregator.policy.profiles.profile import Profile
 from aggregator.services.authority.caller import Caller
@@ -122,6 +123,11 @@ class Derived:
     @cached_property
     def selecting(self) -> AppliedPolicies:
         return AppliedPolicies(cluster=self.cluster)
+
+    @cached_property
+    def declared(self) -> tuple[DeclaredLink, ...]:
+        """What the cluster's own objects announce, seen or not."""
+        return declared_links(self.cluster, frozenset())
 
     @cached_property
     def known_workloads(self) -> frozenset[Workload]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aggregator.model.decision import LinkDecision
 from aggregator.model.link import Link, ObservedLink, link_id
-from aggregator.model.proposal import Generation
+from aggregator.model.proposal import DeclaredLink, Generation
 from aggregator.model.protocol import Direction
 from aggregator.model.settings import Settings
 from aggregator.model.workload import LinkEnd, Workload
@@ -53,6 +53,14 @@ def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: S
         found = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
         question.cut.generations[key] = found
     return found
+
+
+def _in_scope(row: DeclaredLink, namespace: str, workloads: Sequence[Workload]) -> bool:
+    """Whether a declared row has an end in the workloads, else in the namespace; "" is everything."""
+    ends = [end for end in (row.link.src, row.link.dst) if isinstance(end, Workload)]
+    if workloads:
+        return any(end in workloads for end in ends)
+    return not namespace or any(end.namespace == namespace for end in ends)
 
 
 def _proposed(generation: Generation) -> Mapping[Link, InProposalView]:

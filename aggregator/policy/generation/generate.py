@@ -146,7 +146,8 @@ class _Generator:
     def _declared(self) -> tuple[DeclaredLink, ...]:
         if not self._cluster.declared_callers:
             return ()
-        return declared_links(self._cluster, {row.link for row in self._seen})
+        decided = {link for link, _ in self._decisions.links}
+        return declared_links(self._cluster, decided.union(row.link for row in self._seen))
 
     def _subjects(self) -> list[EndFacts]:
         """Workloads that were seen or decided about, by name; those on the host's network are no subjects (NP-28)."""

@@ -23,6 +23,7 @@ from aggregator.model.decision import (
     TypedCIDR,
     TypedCIDRDecision,
 )
+from aggregator.model.link import link_id
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
 from aggregator.services.authority.caller import Caller, Resource, Verb
@@ -82,8 +83,10 @@ class Deciding:
     ) -> WorkloadDecisionsView:
         caller.must(Verb.UPDATE, Resource.DECISIONS, ref.namespace)
         question = self._ask(caller)
-        _, rows = self._known(question, ref)
-        known, hidden = rows_by_id(rows.clear), masked_ids(question, rows.masked)
+        workload, rows = self._known(question, ref)
+        declared = (row.link for row in question.derived.declared if workload in {row.link.src, row.link.dst})
+        known = {**{str(link_id(link)): link for link in declared}, **rows_by_id(rows.clear)}
+        hidden = masked_ids(question, rows.masked)
         for asked in ids:
             if asked in hidden:
                 raise ForbiddenError("the other end of this row is in a namespace that you may not see")

@@ -94,6 +94,19 @@ class OpenDirectionView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredLinkView:
+    """A caller that the cluster's own objects announce and nobody has seen: a row to decide, in no policy before."""
+
+    id: str  # include it by this id, as any row
+    src: str
+    dst: str
+    protocol: ProtocolWord
+    port: int
+    source: str  # the object that announces it
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProposalView:
     """The policies of a scope, what they rest on, and what they leave out and why."""
 
@@ -105,6 +118,7 @@ class ProposalView:
     overwrites: list[str]  # those of them that would replace one that Wattle did not make
     included: list[ChosenLinkView]
     left_out: list[ChosenLinkView]
+    declared: list[DeclaredLinkView]
     synthesised: list[SynthesisedView]
     widenings: list[WideningView]
     open_directions: list[OpenDirectionView]

@@ -11,7 +11,7 @@ from aggregator.model.certificate import Breach, Certificate
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import ObservedLink, link_id
 from aggregator.model.networkpolicy import NetworkPolicy
-from aggregator.model.proposal import Generation, Proposal, Widening
+from aggregator.model.proposal import DeclaredLink, Generation, Proposal, Widening
 from aggregator.policy.certify import CERTIFICATE_BROKEN
 from aggregator.policy.generation.generate import MANAGED_BY
 from aggregator.policy.manifest.render import render
@@ -19,6 +19,7 @@ from aggregator.services.policies.policy_views import (
     BreachView,
     CertificateView,
     ChosenLinkView,
+    DeclaredLinkView,
     OpenDirectionView,
     OpenedView,
     ProposalView,
@@ -46,6 +47,7 @@ def proposal_view(question: Question, rows: Rows, generation: Generation, *, sco
         overwrites=[str(policy) for policy in foreign],
         included=_included(generation.proposals),
         left_out=_left_out(generation),
+        declared=[_declared(row) for row in generation.declared],
         synthesised=[
             SynthesisedView(workload=str(p.workload), direction=s.direction.value, origin=s.origin.value, text=s.text)
             for p in generation.proposals
@@ -136,6 +138,19 @@ def _chosen(row: ObservedLink, reason: str, text: str, *, denied: bool = False) 
         reason=reason,
         text=text,
         denied=denied,
+    )
+
+
+def _declared(row: DeclaredLink) -> DeclaredLinkView:
+    link = row.link
+    return DeclaredLinkView(
+        id=str(link_id(link)),
+        src=str(link.src),
+        dst=str(link.dst),
+        protocol=link.protocol.value,
+        port=link.port,
+        source=row.source,
+        text=row.text,
     )
 
 

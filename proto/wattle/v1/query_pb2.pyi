@@ -985,6 +985,45 @@ class ProposalCertificate(_message.Message):
 Global___ProposalCertificate: _TypeAlias = ProposalCertificate  # noqa: Y015
 
 @_typing.final
+class DeclaredLink(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """include it by this id, as any row"""
+    src: _builtins.str
+    dst: _builtins.str
+    protocol: _builtins.str
+    port: _builtins.int
+    source: _builtins.str
+    """the object that announces it"""
+    text: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        src: _builtins.str = ...,
+        dst: _builtins.str = ...,
+        protocol: _builtins.str = ...,
+        port: _builtins.int = ...,
+        source: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "id", b"id", "port", b"port", "protocol", b"protocol", "source", b"source", "src", b"src", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeclaredLink: _TypeAlias = DeclaredLink  # noqa: Y015
+
+@_typing.final
 class Proposal(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1003,6 +1042,7 @@ class Proposal(_message.Message):
     MASKED_LINKS_FIELD_NUMBER: _builtins.int
     DECISIONS_VERSION_FIELD_NUMBER: _builtins.int
     OVERWRITES_FIELD_NUMBER: _builtins.int
+    DECLARED_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     span: _builtins.str
     yaml: _builtins.str
@@ -1030,6 +1070,10 @@ class Proposal(_message.Message):
     def overwrites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """those of the policies that would replace one that Wattle did not make"""
 
+    @_builtins.property
+    def declared(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeclaredLink]:
+        """announced by the cluster's own objects, seen by nobody: rows to decide"""
+
     def __init__(
         self,
         *,
@@ -1048,10 +1092,11 @@ class Proposal(_message.Message):
         masked_links: _builtins.int = ...,
         decisions_version: _builtins.int = ...,
         overwrites: _abc.Iterable[_builtins.str] | None = ...,
+        declared: _abc.Iterable[Global___DeclaredLink] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions_version", b"decisions_version", "digest", b"digest", "findings", b"findings", "included", b"included", "left_out", b"left_out", "masked_links", b"masked_links", "open_directions", b"open_directions", "overwrites", b"overwrites", "policies", b"policies", "scope", b"scope", "span", b"span", "synthesised", b"synthesised", "widenings", b"widenings", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions_version", b"decisions_version", "declared", b"declared", "digest", b"digest", "findings", b"findings", "included", b"included", "left_out", b"left_out", "masked_links", b"masked_links", "open_directions", b"open_directions", "overwrites", b"overwrites", "policies", b"policies", "scope", b"scope", "span", b"span", "synthesised", b"synthesised", "widenings", b"widenings", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -527,7 +527,7 @@ class RotatedToken:
         self.asked = 0
         self._first_seconds = first_seconds
 
-    async def authenticate(self, presented: Presented) -> AgentIdentity | None:  # noqa: ARG002 - the Protocol's
+    async def authenticate(self, presented: Presented) -> AgentIdentity | None:
         self.asked += 1
         seconds = self._first_seconds if self.asked == 1 else 3600
         return AgentIdentity(
@@ -537,14 +537,13 @@ class RotatedToken:
 
 async def test_an_agent_is_sent_away_before_its_token_ends(sqlite_store: Store) -> None:
     token = RotatedToken(first_seconds=3)
-    async with running_aggregator(sqlite_store, authenticator=token) as aggregator:
-        async with raw_agent(aggregator.port) as agent:
-            await agent.hello()
-            began = datetime.now(UTC)
-            gone = (await agent.read_until("go_away")).go_away
-            assert datetime.now(UTC) - began < timedelta(seconds=3), "the token had ended by then"
-            assert "come back with the next one" in gone.reason
-            assert (gone.retry_after_ms, gone.kind) == (0, flowlink_pb2.GO_AWAY_KIND_UNSPECIFIED)
+    async with running_aggregator(sqlite_store, authenticator=token) as aggregator, raw_agent(aggregator.port) as agent:
+        await agent.hello()
+        began = datetime.now(UTC)
+        gone = (await agent.read_until("go_away")).go_away
+        assert datetime.now(UTC) - began < timedelta(seconds=3), "the token had ended by then"
+        assert "come back with the next one" in gone.reason
+        assert (gone.retry_after_ms, gone.kind) == (0, flowlink_pb2.GO_AWAY_KIND_UNSPECIFIED)
 
 
 async def test_with_its_next_token_it_goes_on_where_it_was(sqlite_store: Store, spool: Spool) -> None:

@@ -20,7 +20,8 @@ def view(*raws: dict[str, Any]) -> ClusterView:
 
 
 def daemon_set(name: str, args: list[str] | None = None, env: dict[str, str] | None = None) -> dict[str, Any]:
-    container: dict[str, Any] = {"name": "c", "args": args or [], "env": [{"name": k, "value": v} for k, v in (env or {}).items()]}
+    said = [{"name": name, "value": value} for name, value in (env or {}).items()]
+    container = {"name": "c", "args": args or [], "env": said}
     return {
         "kind": "DaemonSet",
         "metadata": {"name": name, "namespace": "kube-system"},

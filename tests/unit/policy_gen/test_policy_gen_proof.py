@@ -311,7 +311,7 @@ def test_declared_callers_are_rows_to_decide() -> None:
         declared_callers=(*callers, "not one of these"),
     )
     generation = made(seen(workload("prometheus", "mon"), API, 7), cluster=cluster)
-    assert {(row.source, str(row.src), row.port) for row in generation.declared} == {
+    assert {(row.source, str(row.link.src), row.link.port) for row in generation.declared} == {
         ("hook", "kubernetes API server", 8443),
         ("monitor", "mon/Deployment/prometheus", 9090),
         ("all", "mon/Deployment/prometheus", 8080),
