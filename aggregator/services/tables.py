@@ -5,7 +5,7 @@ keeps what its own end saw (port, protocol, counts) and says nothing of the othe
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aggregator.model.decision import LinkDecision
 from aggregator.model.link import Link, ObservedLink, link_id
@@ -50,7 +50,9 @@ def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: S
             workloads=frozenset(workloads) if workloads else None,
             profile=question.profile.name,
         )
-        found = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
+        whole = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
+        declared = (row for row in whole.declared if _in_scope(row, namespace, workloads))
+        found = replace(whole, declared=tuple(declared))
         question.cut.generations[key] = found
     return found
 
