@@ -36,11 +36,14 @@ from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
 from aggregator.model.agent import AgentAuthenticator
 from aggregator.services.authority.kubernetes import TokenReviews
 from aggregator.services.following import Following
+from aggregator.services.keeping.drifting import Drifting
+from aggregator.services.keeping.keeper import Keeper
 from aggregator.services.recording.recorder import Recorder
 from aggregator.services.recording.settling import Settler
 from aggregator.services.review import Review, Sources
 from aggregator.store import Store, migrate, open_store
 from aggregator.store.decisions import DecisionLog
+from aggregator.store.events import EventLog
 from aggregator.store.installation import masking_key
 from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
@@ -78,7 +81,16 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
     ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings, source))
     decisions = DecisionLog(store.engine)
     following = Following(store, decisions, settings.cluster)
-    review = _review(settings, store, source, decisions)
+    events = EventLog(store.engine)
+    drifting = Drifting(store, decisions, events, settings.cluster)
+    keeper = Keeper(
+        store=store,
+        events=events,
+        cluster=settings.cluster,
+        leading={"drift": drifting.step},
+        interval_seconds=settings.keeping_seconds,
+    )
+    review = _review(settings, store, source, decisions, drifting)
     callers = _callers(settings)
     web = _WebServer(
         add_web(create_api(review, callers, ready=lambda: "the cluster view is stale" if source.stale else ""))
@@ -96,6 +108,7 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
                 ),
                 name="ingest",
             ),
+            tasks.create_task(keeper.run(), name="keeping it right"),
             tasks.create_task(_serve_queries(settings, review, callers), name="queries"),
             tasks.create_task(
                 source.discovery.follow(following.told, every_seconds=FOLLOW_SECONDS),
@@ -147,7 +160,13 @@ def _callers(settings: Settings) -> Authenticator:
     return NobodyYet()
 
 
-def _review(settings: Settings, store: Store, source: ClusterSource, decisions: DecisionLog) -> Review:
+def _review(
+    settings: Settings,
+    store: Store,
+    source: ClusterSource,
+    decisions: DecisionLog,
+    drifting: Drifting,
+) -> Review:
     return Review(
         Sources(
             store=store,
@@ -155,11 +174,13 @@ def _review(settings: Settings, store: Store, source: ClusterSource, decisions: 
             decisions=decisions,
             sign_offs=SignOffs(store.engine),
             overview=Overview(store.engine),
+            events=EventLog(store.engine),
             clock=lambda: datetime.now(tz=UTC),
             profile=settings.profile,
             masking_key=masking_key(store.engine),
             days_seen=lambda workload: days_seen(store.engine, workload),
             dry_run=ServerSideDryRun(_kubernetes_api(settings)) if settings.dry_run else None,
+            drifting=drifting,
         )
     )
 

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(default=30.0, gt=0, le=3600)
     """How long a flow whose pod or address is not known yet waits for the cluster view, in seconds."""
 
+    keeping_seconds: float = Field(default=5.0, ge=0.5, le=3600)
+    """How often drift, policies on watch and enforcement are looked at, in seconds; less often where that is dear."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         problems = []

@@ -84,6 +84,26 @@ CLUSTER_TOKEN_REVIEWS = Counter(
     "wattle_cluster_token_reviews_total", "Tokens shown to the API server, by outcome.", ["cluster", "outcome"]
 )
 
+# ---- keeping it right ------------------------------------------------------------------------------------------------
+
+EVENTS_FOUND = Counter(
+    "wattle_events_found_total",
+    "Events found, by kind: new-link, gone-link, would-be-denied, not-enforced, held-open.",
+    ["kind"],
+)
+EVENTS_HOLDING = Gauge("wattle_events_holding", "Events that hold now, by kind; the leader says so.", ["kind"])
+KEEPING_STEP_SECONDS = Histogram(
+    "wattle_keeping_step_seconds",
+    "Time of one step of the background work that keeps policies right, by part.",
+    ["part"],
+    buckets=(0.001, 0.01, 0.1, 1.0, 10.0),
+)
+KEEPING_FAILED = Counter(
+    "wattle_keeping_failed_steps_total",
+    "Steps that failed and are tried again, by part and reason.",
+    ["part", "reason"],
+)
+
 # ---- review ---------------------------------------------------------------------------------------------------------
 
 REST_REFUSED = Counter(

@@ -28,6 +28,7 @@ from aggregator.services.question import View, WorkloadRef
 from aggregator.services.review import Review, Sources
 from aggregator.store.decisions import DecisionLog
 from aggregator.store.deltas import ACTIVITY, EvidenceKind, EvidenceSighting, LinkSighting, Merge, Sides
+from aggregator.store.events import EventLog
 from aggregator.store.keys import bucket_of, cluster_id_of, milliseconds
 from aggregator.store.migrate import migrate
 from aggregator.store.overview import Overview
@@ -178,6 +179,7 @@ def main() -> bool:
                 decisions=DecisionLog(store.engine),
                 sign_offs=SignOffs(store.engine),
                 overview=Overview(store.engine),
+                events=EventLog(store.engine),
                 clock=lambda: NOW,
                 days_seen=lambda asked: days_seen(store.engine, asked),
             )

@@ -122,6 +122,13 @@ class FreezeBody(Body):
     frozen: bool
 
 
+class AnswerBody(Body):
+    """What is said of events of drift: taken into the baseline and the next proposal, or left out of both."""
+
+    ids: list[Annotated[str, Field(pattern=r"^-?[0-9]{1,19}$")]] = Field(min_length=1, max_length=1000)
+    answer: Literal["accept", "leave-out"]
+
+
 class SubmitBody(Body):
     """Why the proposal is submitted."""
 

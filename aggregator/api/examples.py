@@ -137,7 +137,38 @@ A_PROPOSAL = {
     "decisions_version": 3,
 }
 
+EVENT_PAGE = page(
+    {
+        "id": "5188146770730811392",
+        "kind": "new-link",
+        "subject": "example-java-app/StatefulSet/redis",
+        "link_id": "-4616189618054758400",
+        "src": "example-java-app/Deployment/report",
+        "dst": "example-java-app/StatefulSet/redis",
+        "protocol": "TCP",
+        "port": 6379,
+        "text": "example-java-app/Deployment/report -> example-java-app/StatefulSet/redis TCP/6379 "
+        "is not in the baseline of example-java-app/StatefulSet/redis",
+        "address": None,
+        "processes": ["redis-cli"],
+        "src_pods": ["example-java-app/report-5c7d9-x2v4l"],
+        "dst_pods": ["example-java-app/redis-0"],
+        "services": ["example-java-app/redis:6379"],
+        "nodes": [],
+        "connections": 1,
+        **_SEEN,
+        "explanation": "",
+        "cause": "",
+        "command": "",
+        "found_at": "2026-11-20T13:29:50Z",
+        "ended": "",
+        "ended_at": None,
+        "answers": ["accept", "leave-out"],
+    }
+)
+
 NAMESPACES = _json(NAMESPACE_PAGE)
 WORKLOADS = _json(WORKLOAD_PAGE)
 LINKS = _json(LINK_PAGE)
 PROPOSAL = _json(A_PROPOSAL)
+EVENTS = _json(EVENT_PAGE)

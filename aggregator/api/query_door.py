@@ -7,7 +7,7 @@ masked, decided or computed here; services run in threads, so that the event loo
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -27,6 +27,7 @@ from aggregator.errors import (
 )
 from aggregator.model.protocol import Direction
 from aggregator.services.authority.caller import Caller
+from aggregator.services.keeping.events import WantedEvents
 from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted, page_of_links
 from aggregator.services.policies.policy_views import AppliedPoliciesView
 from aggregator.services.question import WorkloadRef
@@ -34,6 +35,9 @@ from aggregator.services.review import PolicyScope, Review
 from aggregator.services.spans import ALL
 from aggregator.services.views import LinkRow
 from wattle.v1 import query_pb2, query_pb2_grpc
+
+if TYPE_CHECKING:
+    from aggregator.services.keeping.event_views import EventView
 
 log = logging.getLogger(__name__)
 SERVICE = query_pb2.DESCRIPTOR.services_by_name["Query"].full_name
@@ -190,6 +194,29 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
         found = await self._ask(context, lambda caller: self._review.baseline(caller, _ref(request.scope)))
         return message_of(found, query_pb2.Baseline())
 
+    async def ListEvents(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.ListEventsRequest, context: Context
+    ) -> query_pb2.ListEventsResponse:
+        wanted = _wanted_events(request.namespace, request.kind, request.subject, request.state or "holding")
+        rows = await self._ask(context, lambda caller: self._review.events.events(caller, wanted))
+        return query_pb2.ListEventsResponse(items=[message_of(row, query_pb2.Event()) for row in rows])
+
+    async def WatchEvents(  # noqa: N802  # gRPC's own spelling
+        self, request: query_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[query_pb2.Event]:
+        wanted = _wanted_events(request.namespace, request.kind, request.subject, "all")
+        shown: dict[str, EventView] = {}
+        first = True
+        while True:
+            rows = await self._ask(context, lambda caller: self._review.events.events(caller, wanted))
+            for row in reversed(rows):
+                before = shown.get(row.id)
+                shown[row.id] = row
+                if before != row and not (first and (row.ended or request.only_new)):
+                    yield message_of(row, query_pb2.Event())
+            first = False
+            await asyncio.sleep(self._watch_seconds)
+
     async def ListAgents(  # noqa: N802  # gRPC's own spelling
         self, _request: query_pb2.ListAgentsRequest, context: Context
     ) -> query_pb2.ListAgentsResponse:
@@ -226,6 +253,10 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
                         log.warning("a query could not be answered: %s", error)
                     await context.abort(status, "not there now: try again in some seconds" if inside else str(error))
             raise
+
+
+def _wanted_events(namespace: str, kind: str, subject: str, which: str) -> WantedEvents:
+    return WantedEvents(namespace=namespace, kinds=(kind,) if kind else (), which=which, subject=subject)
 
 
 def _token(context: Context) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
 from aggregator.services.deciding.said_views import DecisionView
+from aggregator.services.keeping.event_views import EventView
 from aggregator.services.views import AddressRow, LinkRow, NamespaceRow, WorkloadRow
 
 Row = TypeVar("Row")
@@ -129,6 +130,26 @@ def page_of_decisions(rows: Sequence[DecisionView], wanted: Wanted) -> Page[Deci
     shown = found[start : start + wanted.limit]
     more = start + len(shown) < len(found)
     return Page(items=shown, total=len(found), next_cursor=shown[-1].record if more and shown else None)
+
+
+def page_of_events(rows: Sequence[EventView], wanted: Wanted) -> Page[EventView]:
+    """Newest first; a page begins after the event that the cursor names."""
+    words = wanted.search.casefold().split()
+    found = [
+        row
+        for row in rows
+        if _has(
+            " ".join([row.text, row.kind, row.cause, *row.processes, *row.src_pods, *row.dst_pods]).casefold(), words
+        )
+    ]
+    start = 0
+    if wanted.cursor:
+        start = next((i for i, row in enumerate(found, start=1) if row.id == wanted.cursor), 0)
+        if not start:
+            raise _bad_cursor()
+    shown = found[start : start + wanted.limit]
+    more = start + len(shown) < len(found)
+    return Page(items=shown, total=len(found), next_cursor=shown[-1].id if more and shown else None)
 
 
 def _text(row: LinkRow) -> str:

@@ -22,6 +22,8 @@ from aggregator.services.authority.sight import Sight
 from aggregator.services.baselines import Recorded, baseline_view
 from aggregator.services.deciding.decisions import Deciding
 from aggregator.services.deciding.said_views import BaselineView
+from aggregator.services.keeping.drifting import Drifting
+from aggregator.services.keeping.events import Events
 from aggregator.services.policies.applied_views import applied_policies, explained
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
@@ -63,6 +65,7 @@ from aggregator.services.views import (
 from aggregator.services.wording import finding_views
 from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog, DecisionState
+from aggregator.store.events import EventLog
 from aggregator.store.overview import Overview
 from aggregator.store.sign_offs import SignOffs
 
@@ -84,12 +87,14 @@ class Sources:
     decisions: DecisionLog
     sign_offs: SignOffs
     overview: Overview
+    events: EventLog
     clock: Callable[[], datetime]
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
     masking_key: bytes = b""
     days_seen: Callable[[Workload], Mapping[int, int]] = _never
     dry_run: DryRun | None = None  # an API server that may be asked what it would say
+    drifting: Drifting | None = None  # steps when a person has answered; None: the keeper's next step is soon enough
 
 
 PolicyScope = WorkloadRef | str
@@ -121,6 +126,8 @@ class Review:
         self._kept = kept or _Kept()
         self._cut = cut
         self.deciding = Deciding(sources.decisions, self.question)
+        step = sources.drifting.step if sources.drifting is not None else None
+        self.events = Events(sources.events, self.question, self.deciding, step)
         self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
 
     def at_once(self) -> "Review":

@@ -313,6 +313,31 @@ sign_off = Table(
     PrimaryKeyConstraint("cluster_id", "scope"),
 )
 
+# What people should hear of once. The id is BLAKE2b-64 of kind, subject, episode and link: found again it is the same
+# row. `ended` "" = it still holds; told_ms 0 = the webhook has not taken it yet.
+event = Table(
+    "event",
+    metadata,
+    _cluster(),
+    _whole("event_id"),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("episode", Text, nullable=False),
+    Column("link_key", Text, nullable=False),
+    _word("src_namespace"),
+    _word("dst_namespace"),
+    _whole("found_ms"),
+    _whole("seen_ms"),
+    _word("ended"),
+    _counter("ended_ms"),
+    _counter("told_ms"),
+    Column("body", Text, nullable=False),  # JSON: text, evidence, explanation, cause, command
+    PrimaryKeyConstraint("cluster_id", "event_id"),
+)
+Index("ix_event_found", event.c.cluster_id, event.c.found_ms)
+Index("ix_event_ended", event.c.cluster_id, event.c.ended)
+Index("ix_event_told", event.c.cluster_id, event.c.told_ms)
+
 # One value a name: when recording began, the last retention run.
 note = Table(
     "note",

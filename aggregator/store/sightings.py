@@ -1,9 +1,14 @@
-"""Sightings: on how many days each Link of a workload was seen, which readiness is estimated from.
+"""Sightings: on how many days each Link of a workload was seen, which readiness is estimated from; and which Links
+workloads have, which drift is found by.
 
 Invariant: counted once a Link and day, whatever the traffic: bursts say nothing about what is still unseen.
 """
 
-from sqlalchemy import Engine, distinct, func, or_, select
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Engine, Row, and_, distinct, func, not_, or_, select
 
 from aggregator.model.workload import Workload
 from aggregator.store import schema
@@ -14,14 +19,8 @@ from aggregator.store.merging import translated
 def days_seen(engine: Engine, workload: Workload) -> dict[int, int]:
     """Days with activity by link id; Links whose activity is no longer kept are not in it."""
     link, activity = schema.link, schema.link_activity_1h
-    ends = [
-        (link.c[f"{end}_namespace"] == workload.namespace)
-        & (link.c[f"{end}_name"] == workload.name)
-        & (link.c[f"{end}_kind"] == workload.kind)
-        for end in ("src", "dst")
-    ]
     here = cluster_id_of(workload.cluster)
-    ids = select(link.c.link_id).where(link.c.cluster_id == here, or_(*ends))
+    ids = select(link.c.link_id).where(link.c.cluster_id == here, _either_end(workload))
     day = activity.c.bucket_minute - activity.c.bucket_minute % DAY_MINUTES
     statement = (
         select(activity.c.link_id, func.count(distinct(day)).label("days"))
@@ -30,3 +29,57 @@ def days_seen(engine: Engine, workload: Workload) -> dict[int, int]:
     )
     with translated(), engine.connect() as connection:
         return {row.link_id: int(row.days) for row in connection.execute(statement)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenLink:
+    """A link that is established and no probe, as little of it as drift asks for; `key` is its canonical key."""
+
+    link_id: int
+    key: str
+    first_seen_ms: int
+    last_seen_ms: int
+
+
+_PARTS = ("namespace", "kind", "name")
+FEW_WORKLOADS = 50
+"""Up to so many are asked for one by one, by the index; more are cheaper to find in one reading of all links."""
+
+
+def established_links(engine: Engine, cluster: str, workloads: Collection[Workload]) -> dict[Workload, list[SeenLink]]:
+    """By each of the workloads, the links that have it as an end."""
+    link = schema.link
+    columns: list[Column[Any]] = [link.c.link_id, link.c.key, link.c.first_seen_ms, link.c.last_seen_ms]
+    ends: list[Column[Any]] = [link.c[f"{end}_{part}"] for end in ("src", "dst") for part in _PARTS]
+    counted = (link.c.cluster_id == cluster_id_of(cluster), link.c.established, not_(link.c.probe_only))
+    found: dict[Workload, list[SeenLink]] = {workload: [] for workload in workloads}
+    wanted = {(workload.namespace, workload.kind, workload.name): workload for workload in workloads}
+    with translated(), engine.connect() as connection:
+        if len(workloads) <= FEW_WORKLOADS:
+            for workload in workloads:
+                statement = select(*columns).where(*counted, _either_end(workload))
+                found[workload] += [_seen(row) for row in connection.execute(statement)]
+            return found
+        for row in connection.execute(select(*columns, *ends).where(*counted)):
+            for end in {tuple(row[4:7]), tuple(row[7:10])}:
+                if end in wanted:
+                    found[wanted[end]].append(_seen(row))
+    return found
+
+
+def _seen(row: Row[Any]) -> SeenLink:
+    return SeenLink(link_id=row.link_id, key=row.key, first_seen_ms=row.first_seen_ms, last_seen_ms=row.last_seen_ms)
+
+
+def _either_end(workload: Workload) -> ColumnElement[bool]:
+    link = schema.link
+    return or_(
+        *(
+            and_(
+                link.c[f"{end}_namespace"] == workload.namespace,
+                link.c[f"{end}_name"] == workload.name,
+                link.c[f"{end}_kind"] == workload.kind,
+            )
+            for end in ("src", "dst")
+        )
+    )

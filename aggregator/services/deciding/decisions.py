@@ -208,6 +208,20 @@ class Deciding:
 
     # ---- saying -----------------------------------------------------------------------------------------------------
 
+    def say(self, caller: Caller, make: Callable[[DecisionState], Sequence[Decision]], reason: str) -> None:
+        """For services whose decisions follow from the state that they are written to. They ask for the rights."""
+        question = self._ask(caller)
+        count = 0
+
+        def entries(state: DecisionState) -> Iterable[DecisionEntry]:
+            nonlocal count
+            made = self._entries(question, caller, make(state), reason)
+            count = len(made)
+            return made
+
+        written = self._log.append(question.cluster.name, entries)
+        self._written(caller, written, reason, count=count)
+
     def _about(
         self, caller: Caller, ref: WorkloadRef, decisions: Sequence[Decision], reason: str, if_match: str
     ) -> WorkloadDecisionsView:

@@ -104,6 +104,16 @@ class QueryStub:
                 request_serializer=wattle_dot_v1_dot_query__pb2.GetBaselineRequest.SerializeToString,
                 response_deserializer=wattle_dot_v1_dot_query__pb2.Baseline.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/wattle.v1.Query/ListEvents',
+                request_serializer=wattle_dot_v1_dot_query__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/wattle.v1.Query/WatchEvents',
+                request_serializer=wattle_dot_v1_dot_query__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=wattle_dot_v1_dot_query__pb2.Event.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/wattle.v1.Query/ListAgents',
                 request_serializer=wattle_dot_v1_dot_query__pb2.ListAgentsRequest.SerializeToString,
@@ -206,6 +216,19 @@ class QueryServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """The events that hold, then each that is new or has changed, until the client leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAgents(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -290,6 +313,16 @@ def add_QueryServicer_to_server(servicer, server):
                     servicer.GetBaseline,
                     request_deserializer=wattle_dot_v1_dot_query__pb2.GetBaselineRequest.FromString,
                     response_serializer=wattle_dot_v1_dot_query__pb2.Baseline.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.ListEventsRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=wattle_dot_v1_dot_query__pb2.WatchEventsRequest.FromString,
+                    response_serializer=wattle_dot_v1_dot_query__pb2.Event.SerializeToString,
             ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
@@ -680,6 +713,60 @@ class Query:
             '/wattle.v1.Query/GetBaseline',
             wattle_dot_v1_dot_query__pb2.GetBaselineRequest.SerializeToString,
             wattle_dot_v1_dot_query__pb2.Baseline.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wattle.v1.Query/ListEvents',
+            wattle_dot_v1_dot_query__pb2.ListEventsRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/wattle.v1.Query/WatchEvents',
+            wattle_dot_v1_dot_query__pb2.WatchEventsRequest.SerializeToString,
+            wattle_dot_v1_dot_query__pb2.Event.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,10 +22,12 @@ from aggregator.model.protocol import Direction
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.services.deciding.subjects import record_of
 from aggregator.store.decisions import DecisionEntry, Undo
+from aggregator.store.events import EventLog
 from tests.integration.api.tokens import UNLIMITED, Tokens
 from tests.integration.services.world import (
     BOOKS,
     CROSSING_LINKS,
+    DB,
     NOW,
     OLD,
     OTHER,
@@ -39,6 +41,7 @@ from tests.integration.services.world import (
     build,
     dns_objects,
     link,
+    new_link_event,
     other_objects,
     shop_objects,
 )
@@ -103,6 +106,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
         DirectionDecision(workload=sheets, direction=Direction.EGRESS, rule=GeneralRule.BLOCK_ALL),
         Undo(version=3),
     )
+    EventLog(one.store.engine).note("default", map(new_link_event, (link(WEB, DB, 6000), link(BOOKS, DB, 6000))))
+    EventLog(two.store.engine).note("default", [new_link_event(link(WEB, DB, 6000))])
     yield one, two
     one.close()
     two.close()
@@ -123,7 +128,7 @@ PLACES = (
     {"namespace": "treasury", "kind": "Deployment", "name": "sheets"},
     {"namespace": "nowhere", "kind": "Deployment", "name": "nothing"},
 )
-FURTHER = {"alias": "partner", "record": "0" * 24, "direction": "egress", "form": "cilium", "link": "1"}
+FURTHER = {"alias": "partner", "record": "0" * 24, "direction": "egress", "form": "cilium", "link": "1", "event": "1"}
 QUERIES = (
     {},
     {"span": "24h", "limit": "2", "q": "7000", "format": "csv"},
@@ -148,6 +153,7 @@ def example_body(method: str, path: str) -> Any:
         "LinksBody": {"ids": [str(link_id(link(BOOKS, VAULT, 8200))), str(link_id(link(WEB, BOOKS, 7000)))]},
         "CidrBody": {"direction": "egress", "cidr": "203.0.113.0/28", "port": 443},
         "DefaultDenyBody": {"direction": "egress"},
+        "AnswerBody": {"ids": [str(new_link_event(link(BOOKS, DB, 6000)).event_id)], "answer": "accept"},
         "ApproveBody": {"digest": "0" * 64},
     }
     sample: dict[str, Any] = dict(samples.get(name, {}))

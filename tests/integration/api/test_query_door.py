@@ -17,11 +17,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from aggregator.api.query_door import SERVICE, add_queries
 from aggregator.api.rest import PREFIX, create_api
+from aggregator.model.event import Ended
+from aggregator.store.events import EventLog
 from tests.integration.api.test_other_namespaces_stay_hidden import SECRET_WORDS, elsewhere, renamed
 from tests.integration.api.tokens import Tokens
 from tests.integration.services.world import (
+    BOOKS,
     CROSSING_LINKS,
     DB,
+    NOW,
     OTHER,
     OTHER_LINKS,
     SHOP,
@@ -33,6 +37,7 @@ from tests.integration.services.world import (
     dns_objects,
     everything,
     link,
+    new_link_event,
     other_objects,
     record,
     shop_objects,
@@ -51,6 +56,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[World, Wo
     objects = [renamed(o) for o in other_objects() if o["kind"] != "NetworkPolicy"]
     links: list[Seen] = [*SHOP_LINKS, *map(elsewhere, CROSSING_LINKS), *map(elsewhere, OTHER_LINKS)]
     two = build(Path(tmp_path_factory.mktemp("two")), [*dns_objects(), *shop_objects(), *objects], links)
+    EventLog(one.store.engine).note("default", map(new_link_event, (link(WEB, DB, 6000), link(BOOKS, DB, 6000))))
+    EventLog(two.store.engine).note("default", [new_link_event(link(WEB, DB, 6000))])
     yield one, two
     one.close()
     two.close()
@@ -94,6 +101,25 @@ async def test_links_and_proposal_are_what_rest_answers(stub: Any, worlds: tuple
     proposal = await stub.GetProposal(query_pb2.GetProposalRequest(scope=WEB_SCOPE), metadata=ADMIN)
     assert proposal.yaml == rest.get(f"{PREFIX}/workloads/shop/Deployment/web/policy").json()["yaml"]
     assert proposal.certificate.holds
+
+
+async def test_events_are_what_rest_answers_and_are_followed(stub: Any, worlds: tuple[World, World]) -> None:
+    rest = TestClient(create_api(worlds[0].review(), Tokens()), headers={"Authorization": "Bearer admin"})
+    listed = await stub.ListEvents(query_pb2.ListEventsRequest(), metadata=ADMIN)
+    by_rest = rest.get(f"{PREFIX}/events").json()["items"]
+    assert [event.id for event in listed.items] == [event["id"] for event in by_rest]
+    watch = stub.WatchEvents(query_pb2.WatchEventsRequest(only_new=True), metadata=ADMIN)
+    fresh = new_link_event(link(WEB, DB, 6001))
+    reading = asyncio.ensure_future(watch.read())
+    await asyncio.sleep(0.1)
+    EventLog(worlds[0].store.engine).note("default", [fresh])
+    try:
+        found = await asyncio.wait_for(reading, 20)
+        assert (found.id, found.kind, found.port) == (str(fresh.event_id), "new-link", 6001)
+        EventLog(worlds[0].store.engine).end("default", [fresh.event_id], Ended.ACCEPTED, at=NOW)
+        assert (await asyncio.wait_for(watch.read(), 20)).ended == "accepted"
+    finally:
+        watch.cancel()
 
 
 async def test_pages_follow_each_other(stub: Any) -> None:

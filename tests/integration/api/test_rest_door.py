@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from aggregator.api import examples
 from aggregator.api.limits import MAX_BODY_BYTES, Buckets, Rate
 from aggregator.api.rest import PREFIX, Development, create_api
+from aggregator.services.keeping.event_views import EventView
 from aggregator.services.paging import LINK_SORTS, Page
 from aggregator.services.policies.policy_views import ProposalView
 from aggregator.services.review import Review
@@ -185,9 +186,10 @@ def test_a_database_that_is_away_is_said_so(world: World, tmp_path: Path) -> Non
         (Page[NamespaceRow], examples.NAMESPACE_PAGE),
         (Page[WorkloadRow], examples.WORKLOAD_PAGE),
         (Page[LinkRow], examples.LINK_PAGE),
+        (Page[EventView], examples.EVENT_PAGE),
         (ProposalView, examples.A_PROPOSAL),
     ],
-    ids=["namespaces", "workloads", "links", "proposal"],
+    ids=["namespaces", "workloads", "links", "events", "proposal"],
 )
 def test_examples_are_true(view: Any, example: Any) -> None:
     adapter = TypeAdapter(view)

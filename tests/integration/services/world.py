@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from aggregator.cluster.manifests import ManifestSource
+from aggregator.model.event import Event, EventKind
 from aggregator.model.link import Link, link_id, link_key
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Address, LinkEnd, Nodes, Workload
@@ -27,6 +28,7 @@ from aggregator.store.deltas import (
     Merge,
     Sides,
 )
+from aggregator.store.events import EventLog
 from aggregator.store.keys import bucket_of, cluster_id_of, milliseconds
 from aggregator.store.migrate import migrate
 from aggregator.store.overview import Overview
@@ -340,6 +342,7 @@ class World:
             decisions=self.decisions,
             sign_offs=SignOffs(self.store.engine),
             overview=Overview(self.store.engine),
+            events=EventLog(self.store.engine),
             clock=lambda: self.now,
             masking_key=b"a key of the tests",
             days_seen=lambda asked: days_seen(self.store.engine, asked),
@@ -382,4 +385,16 @@ def everything(directory: Path) -> World:
         directory,
         [*dns_objects(), *shop_objects(), *other_objects()],
         [*SHOP_LINKS, *CROSSING_LINKS, *OTHER_LINKS],
+    )
+
+
+def new_link_event(found: Link) -> Event:
+    """As drift finds it, whatever is frozen."""
+    return Event(
+        kind=EventKind.NEW_LINK,
+        subject=str(found.dst),
+        episode="1",
+        link=found,
+        found_at=NOW,
+        text=f"{found} is not in the baseline of {found.dst}",
     )
