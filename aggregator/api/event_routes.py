@@ -2,22 +2,20 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
-from aggregator.api.asking import CallerDep, NamespaceQuery, WantedRows
+from aggregator.api.asking import CallerDep, NamespaceQuery, ReviewDep, WantedRows
 from aggregator.api.bodies import AnswerBody
 from aggregator.api.examples import EVENTS
 from aggregator.api.problems import documented
 from aggregator.services.keeping.event_views import EventView, KindWord
 from aggregator.services.keeping.events import Events, WantedEvents
 from aggregator.services.paging import Page, page_of_events
-from aggregator.services.review import Review
 
 routes = APIRouter(tags=["events"])
 
 
-def _events(request: Request) -> Events:
-    review: Review = request.app.state.review
+def _events(review: ReviewDep) -> Events:
     return review.events
 
 
