@@ -10,7 +10,7 @@ whole interval at once, and a batch is a slice of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import google_crc32c
 import numpy as np
@@ -28,13 +28,17 @@ MAX_RECORDS: Final = 5_000
 MAX_BYTES: Final = 1 << 20
 _ROOM_FOR_SEQ: Final = 64  # the spool adds the number and the envelope
 _NS_PER_MS: Final = np.uint64(1_000_000)
-_NS_PER_US: Final = np.uint64(1_000)
 _MAX_COUNTER: Final = np.uint64((1 << 63) - 1)
 _CONTINUED: Final = np.array([0, 0, 0x80, 0x8080, 0x80_8080], np.uint32)  # by length: the "more follows" bits
 _USED: Final = np.array([0, 1, 0x0101, 0x01_0101, 0x0101_0101], "<u4")  # by length: which bytes, as booleans
+_V4_MAPPED: Final = np.frombuffer(bytes(10) + b"\xff\xff" + bytes(4), "<u8")  # ::ffff:0.0.0.0 as two words
+_V4_MASK: Final = np.uint64(0xFFFF_FFFF)  # the word's low half is ahead of the address in network order
+_MAX_STEP: Final = np.uint64((1 << 32) - 1)
+_STEPS: Final = 127  # of an interval: the largest number that is one byte on the wire
 # Field numbers of wattle.v1.Columns, packed (wire type 2).
-_LOCAL, _REMOTE, _PORT, _PROTOCOL, _DIRECTION, _OUTCOME, _ERRNO, _CONFIDENCE = range(1, 9)
-_PROCESS, _COUNT, _TX_BYTES, _RX_BYTES, _FIRST_MS, _LAST_MS, _DURATION_US = range(9, 16)
+_LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES = 1, 2, 10, 11, 12
+_KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS = 16, 17, 18, 19, 20
+_FIELDS: Final = (_LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES, _KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +101,22 @@ class _Interval:
     columns: FlowColumns
     sides: list[flowlink_pb2.Local]
     packed: dict[int, Varints]  # columns whose numbers mean the same in every batch
-    process: Words
-    process_names: list[str]
+    kind: Words
+    kind_rows: Words  # a row of each kind
 
 
 def encode(
     columns: FlowColumns, *, start: Instant, end: Instant, loss: flowlink_pb2.Loss, max_records: int = MAX_RECORDS
 ) -> Iterator[tuple[int, flowlink_pb2.Batch]]:
     """(records, batch), one at least: the losses of an interval without flows travel, too."""
-    interval = flowlink_pb2.Interval(start_wall_ns=start.wall_ns, end_wall_ns=max(end.wall_ns, start.wall_ns + 1))
+    step_ms = max(1, -(-(end.boot_ns - start.boot_ns) // (_STEPS * 1_000_000)))
+    interval = flowlink_pb2.Interval(
+        start_wall_ns=start.wall_ns, end_wall_ns=max(end.wall_ns, start.wall_ns + 1), step_ms=step_ms
+    )
     if not len(columns):
         yield 0, flowlink_pb2.Batch(interval=interval, processes=[""], loss=loss, crc32c=google_crc32c.value(b""))
         return
-    shared = _share(columns, start)
+    shared = _share(columns, start, step_ms)
     spans = [(first, min(first + max_records, len(columns))) for first in range(0, len(columns), max_records)]
     while spans:
         first, last = spans.pop(0)
@@ -124,54 +131,76 @@ def encode(
         yield last - first, batch
 
 
-def _share(columns: FlowColumns, start: Instant) -> _Interval:
-    first_ms = _since(columns.first_ns, start.boot_ns) // _NS_PER_MS
-    last_ms = np.maximum(_since(columns.last_ns, start.boot_ns) // _NS_PER_MS, first_ms)
-    process, firsts = factorize(columns.process[:, 0], columns.process[:, 1])
+def _share(columns: FlowColumns, start: Instant, step_ms: int) -> _Interval:
+    step_ns = np.uint64(step_ms) * _NS_PER_MS
+    first_step = _since(columns.first_ns, start.boot_ns) // step_ns
+    last_step = np.maximum(_since(columns.last_ns, start.boot_ns) // step_ns, first_step)
+    word = columns.protocol.astype(np.uint64)
+    for column in (columns.direction, columns.outcome, columns.confidence):
+        word = word << np.uint64(8) | column
+    word = word << np.uint64(16) | columns.error
+    kind, kind_rows = factorize(word, columns.process[:, 0], columns.process[:, 1])
     return _Interval(
         columns=columns,
         sides=[_message(local) for local in columns.locals],
         packed={
-            _PORT: varints(columns.port),
-            _PROTOCOL: varints(columns.protocol),
-            _DIRECTION: varints(columns.direction),
-            _OUTCOME: varints(columns.outcome),
-            _ERRNO: varints(columns.error),
-            _CONFIDENCE: varints(columns.confidence),
             _COUNT: varints(np.minimum(columns.count, _MAX_COUNTER)),
             _TX_BYTES: varints(np.minimum(columns.tx_bytes, _MAX_COUNTER)),
             _RX_BYTES: varints(np.minimum(columns.rx_bytes, _MAX_COUNTER)),
-            _FIRST_MS: varints(first_ms),
-            _LAST_MS: varints(last_ms),
-            _DURATION_US: varints(columns.duration_ns // _NS_PER_US),
+            _FIRST_STEP: varints(np.minimum(first_step, _MAX_STEP)),
+            _DURATION_MS: varints(columns.duration_ns // _NS_PER_MS + (columns.duration_ns % _NS_PER_MS != 0)),
+            _LASTED: varints(np.minimum(last_step - first_step, _MAX_STEP)),
         },
-        process=process,
-        process_names=[process_text(columns.process[row].tobytes()) for row in firsts],
+        kind=kind,
+        kind_rows=kind_rows,
     )
 
 
 def _batch(shared: _Interval, first: int, last: int) -> flowlink_pb2.Batch:
     columns = shared.columns
     local, used_locals = _renumber(columns.local[first:last])
-    process, used_processes = _renumber(shared.process[first:last])
+    kind, used_kinds = _renumber(shared.kind[first:last])
+    kinds, processes = _kinds(columns, shared.kind_rows[used_kinds])
+    port, used_ports = _renumber(columns.port[first:last])
     words = columns.remote[first:last]
     remote, remote_rows = factorize(words[:, 0], words[:, 1])
-    # Index 0 is "" = unknown, so a process that is known starts at 1.
-    names = [shared.process_names[number] for number in used_processes]
-    index = np.array([position if name else 0 for position, name in enumerate(names, start=1)], np.uint32)
-    own = {_LOCAL: local, _REMOTE: remote, _PROCESS: index[process]}
+    addresses = words[remote_rows]
+    is_v4 = (addresses[:, 0] == _V4_MAPPED[0]) & (addresses[:, 1] & _V4_MASK == _V4_MAPPED[1])
+    place = np.empty(len(addresses), np.uint32)  # the IPv4 ones come first
+    place[np.argsort(~is_v4, kind="stable")] = np.arange(len(addresses))
+    own = {_LOCAL: local, _REMOTE: place[remote], _KIND: kind, _PORT: port}
     parts = []
-    for field in range(_LOCAL, _DURATION_US + 1):
+    for field in _FIELDS:
         data = varints(own[field]).data if field in own else shared.packed[field].slice(first, last)
-        parts += [bytes((field << 3 | 2,)), _length(len(data)), data]
+        parts += [_number(field << 3 | 2), _number(len(data)), data]
     serialized = b"".join(parts)
     return flowlink_pb2.Batch(
         locals=[shared.sides[number] for number in used_locals],
-        remotes=np.ascontiguousarray(words[remote_rows]).tobytes(),
-        processes=["", *names],
+        remotes4=np.ascontiguousarray(addresses[is_v4]).view("<u4")[:, 3].tobytes(),
+        remotes=np.ascontiguousarray(addresses[~is_v4]).tobytes(),
+        processes=processes,
+        kinds=kinds,
+        ports=used_ports.tolist(),
         columns=serialized,
         crc32c=google_crc32c.value(serialized),
     )
+
+
+def _kinds(columns: FlowColumns, rows: Words) -> tuple[list[flowlink_pb2.Kind], list[str]]:
+    """The table of the kinds that these rows are of, and the table of processes that it points into."""
+    processes = {"": 0}  # index 0 is unknown
+    kinds = [
+        flowlink_pb2.Kind(
+            protocol=int(columns.protocol[row]),
+            direction=cast("flowlink_pb2.Direction.ValueType", int(columns.direction[row])),
+            outcome=cast("flowlink_pb2.Outcome.ValueType", int(columns.outcome[row])),
+            errno=int(columns.error[row]),
+            confidence=cast("flowlink_pb2.Confidence.ValueType", int(columns.confidence[row])),
+            process=processes.setdefault(process_text(columns.process[row].tobytes()), len(processes)),
+        )
+        for row in rows.tolist()
+    ]
+    return kinds, list(processes)
 
 
 def _renumber(numbers: Words) -> tuple[Words, Words]:
@@ -187,7 +216,7 @@ def _since(times_ns: Words, start_ns: int) -> Words:
     return np.maximum(times_ns, start) - start
 
 
-def _length(value: int) -> bytes:
+def _number(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

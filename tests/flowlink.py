@@ -32,6 +32,7 @@ from wattle.v1 import flowlink_pb2
 
 CLUSTER = "test"
 SECOND_NS = 1_000_000_000
+KIND = ("protocol", "direction", "outcome", "errno", "confidence", "process")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,39 +55,58 @@ class Flow:
 
 
 def batch_of(
-    flows: Iterable[Flow], *, end_ns: int | None = None, seconds: int = 5, loss: dict[str, int] | None = None
+    flows: Iterable[Flow],
+    *,
+    end_ns: int | None = None,
+    seconds: int = 5,
+    loss: dict[str, int] | None = None,
+    plain: bool = False,
 ) -> flowlink_pb2.Batch:
-    """A valid Batch; `end_ns` defaults to now."""
+    """A valid Batch; `end_ns` defaults to now, `plain` is what agents of version 0.1.0 send."""
     end = time.time_ns() if end_ns is None else end_ns
     pods: dict[str, int] = {}
     remotes: dict[str, int] = {}
     processes: dict[str, int] = {"": 0}
+    kinds: dict[tuple[int, ...], int] = {}
+    ports: dict[int, int] = {}
     columns = flowlink_pb2.Columns()
+    flows = list(flows)
+    remotes4 = {flow.remote: None for flow in flows if not plain and ":" not in flow.remote}
+    for address in remotes4:
+        remotes[address] = len(remotes)
     for flow in flows:
         columns.local.append(pods.setdefault(flow.pod_uid, len(pods)))
         columns.remote.append(remotes.setdefault(flow.remote, len(remotes)))
-        columns.process.append(processes.setdefault(flow.process, len(processes)))
-        columns.errno.append(0)
-        columns.duration_us.append(0)
-        for name in (
-            "port",
-            "protocol",
-            "direction",
-            "outcome",
-            "confidence",
-            "count",
-            "tx_bytes",
-            "rx_bytes",
-            "first_ms",
-            "last_ms",
-        ):
+        process = processes.setdefault(flow.process, len(processes))
+        for name in ("count", "tx_bytes", "rx_bytes"):
             getattr(columns, name).append(getattr(flow, name))
+        if plain:
+            columns.process.append(process)
+            columns.errno.append(0)
+            columns.duration_us.append(0)
+            for name in ("port", "protocol", "direction", "outcome", "confidence", "first_ms", "last_ms"):
+                getattr(columns, name).append(getattr(flow, name))
+        else:
+            kind = (flow.protocol, flow.direction, flow.outcome, 0, flow.confidence, process)
+            columns.kind.append(kinds.setdefault(kind, len(kinds)))
+            columns.first_step.append(flow.first_ms)
+            columns.steps.append(flow.last_ms - flow.first_ms)
+            columns.server_port.append(ports.setdefault(flow.port, len(ports)))
+            columns.duration_ms.append(0)
     return with_columns(
         flowlink_pb2.Batch(
-            interval=flowlink_pb2.Interval(start_wall_ns=end - seconds * SECOND_NS, end_wall_ns=end),
+            interval=flowlink_pb2.Interval(
+                start_wall_ns=end - seconds * SECOND_NS, end_wall_ns=end, step_ms=0 if plain else 1
+            ),
             locals=[flowlink_pb2.Local(pod_uid=uid, namespace="shop", pod_name=f"{uid}-pod") for uid in pods],
-            remotes=b"".join(mapped(address) for address in remotes),
+            remotes4=b"".join(mapped(address)[12:] for address in remotes4),
+            remotes=b"".join(mapped(address) for address in remotes if address not in remotes4),
             processes=list(processes),
+            kinds=[
+                flowlink_pb2.Kind(**dict(zip(KIND, kind, strict=True)))  # type: ignore[arg-type]  # plain numbers
+                for kind in kinds
+            ],
+            ports=ports,
             loss=flowlink_pb2.Loss(**(loss or {})),
         ),
         columns,

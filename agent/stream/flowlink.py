@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 METHOD = "/wattle.v1.FlowLink/Connect"
 PROTOCOL_VERSION = 1
+COLUMNS_VERSION = 1  # how agent.encode spells them
 BACKOFF_FIRST_SECONDS = 0.25
 BACKOFF_MOST_SECONDS = 10.0
 WELCOME_SECONDS = 20.0
@@ -226,6 +227,10 @@ class FlowLinkStream:
                 raise _EndOfStreamError("protocol") from ValueError(f"the server answered Hello with {other}")
         if welcome.retry_after_ms:
             raise _EndOfStreamError("replay-queue", retry_after_seconds=welcome.retry_after_ms / 1000)
+        if welcome.columns_version < COLUMNS_VERSION:
+            # It would quarantine every batch. The spool keeps them until the aggregator has been upgraded, too.
+            log.warning("the aggregator is older than this agent and cannot read its batches: upgrade it")
+            raise _EndOfStreamError("old-aggregator", retry_after_seconds=BACKOFF_MOST_SECONDS)
         if welcome.committed_seq >= self._spool.next_seq:
             # The cursor is ahead of this spool: the directory is an old copy of itself.
             self._spool.start_new_epoch()

@@ -5,15 +5,17 @@ holds or MalformedBatchError is raised; nothing is repaired silently (times that
 moved, counted).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import google_crc32c
 import numpy as np
+import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from aggregator.errors import IngestError
 from aggregator.metrics import INGEST_CLAMPED
-from aggregator.services.recording.deliveries import FlowBatch, FlowColumns, LocalSide
+from aggregator.services.recording.deliveries import I64, U64, FlowBatch, FlowColumns, Kinds, LocalSide
 from aggregator.store.schema import LOSSES
 from wattle.v1 import flowlink_pb2
 
@@ -24,16 +26,26 @@ MAX_TEXT = 253
 MAX_SUM = 1 << 53
 DAY_MS = 24 * 3600 * 1000
 AHEAD_MS = 15_000
-_COLUMNS = tuple(field.name for field in flowlink_pb2.Columns.DESCRIPTOR.fields)
-_COUNTERS = ("count", "tx_bytes", "rx_bytes", "duration_us")
-_RANGES = (
-    ("port", 1, 65_535),
-    ("direction", 1, 2),
-    ("outcome", 1, 6),
-    ("errno", 0, 4_095),
-    ("confidence", 1, 2),
-)
 _PROTOCOLS = (6, 17, 132)
+_PROTOCOLS = (6, 17, 132)
+_KIND = ("protocol", "direction", "outcome", "errno", "confidence", "process")
+_KIND_RANGES = (("direction", 1, 2), ("outcome", 1, 6), ("errno", 0, 4_095), ("confidence", 1, 2))
+_TABLED = (
+    "local",
+    "remote",
+    "server_port",
+    "kind",
+    "count",
+    "tx_bytes",
+    "rx_bytes",
+    "first_step",
+    "steps",
+    "duration_ms",
+)
+_PLAIN = ("local", "remote", "port", *_KIND, "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms", "duration_us")
+_NOTHING_LOST = (0,) * len(LOSSES)
+_V4_MAPPED = np.uint64(0xFFFF_0000_0000)
+_U64 = npt.NDArray[np.uint64]
 
 
 class MalformedBatchError(IngestError):
@@ -57,36 +69,142 @@ def decode(message: bytes, batch: flowlink_pb2.Batch, *, now_ms: int) -> FlowBat
     locals_ = _locals(batch)
     processes = list(batch.processes) or [""]
     _check_texts(processes, "processes", most=MAX_PROCESSES)
-    remotes = _remotes(batch.remotes)
-    raw = _columns(batch)
-    records = len(raw["count"])
-    for name, table in (("local", len(locals_)), ("remote", len(remotes)), ("process", len(processes))):
-        if records and int(raw[name].max()) >= table:
-            raise MalformedBatchError("index", f"{name}: index {int(raw[name].max())} of a table of {table}")
-    for name, least, most in _RANGES:
-        if records and (int(raw[name].min()) < least or int(raw[name].max()) > most):
-            raise MalformedBatchError("range", f"{name}: values must be {least} to {most}")
-    if records and not np.isin(raw["protocol"], _PROTOCOLS).all():
-        raise MalformedBatchError("range", "protocol: must be 6 (TCP), 17 (UDP) or 132 (SCTP)")
-    for name in _COUNTERS:
-        _check_sum(name, raw[name])
-    first, last = raw["first_ms"], raw["last_ms"]
-    if records and ((first > last).any() or int(last.max()) > DAY_MS):
-        raise MalformedBatchError(
-            "time", "last_ms: must be at least first_ms, and within a day of the interval's start"
-        )
-    columns = {name: raw[name].astype(np.int64) for name in _COLUMNS if name not in ("errno", "duration_us")}
-    for name in ("first_ms", "last_ms"):
-        columns[name] = np.minimum(columns[name] + times.start_ms, times.latest_ms)
+    remotes = _remotes(batch.remotes4, batch.remotes)
+    told = _tabled(batch) if batch.interval.step_ms else _plain(batch)
+    kinds = _kinds(told.kinds, processes=len(processes))
+    ports = _ports(told.ports)
+    largest = dict(zip(_TABLED, told.numbers.max(axis=1, initial=0).tolist(), strict=True))
+    if told.numbers.shape[1]:
+        for name, table in (
+            ("local", len(locals_)),
+            ("remote", len(remotes)),
+            ("server_port", len(ports)),
+            ("kind", len(kinds)),
+        ):
+            if largest[name] >= table:
+                raise MalformedBatchError("index", f"{name}: index {largest[name]} of a table of {table}")
+    for place, name in enumerate(_TABLED):
+        if name in ("count", "tx_bytes", "rx_bytes", "duration_ms"):
+            _check_sum(name, told.numbers[place], largest[name])
+    if (largest["first_step"] + largest["steps"]) * told.step_ms > 2 * DAY_MS:
+        raise MalformedBatchError("time", "steps: events must lie within a day of the interval's start")
+    numbers = told.numbers[:-1].view(np.int64)  # what is left out is checked, and kept nowhere
+    numbers[2] = ports[numbers[2]]
+    first, last = numbers[-2:]
+    last += first
+    if len(last) and int(last.max()) * told.step_ms > DAY_MS:
+        raise MalformedBatchError("time", "steps: events must lie within a day of the interval's start")
+    ends = numbers[-2:]
+    ends *= told.step_ms
+    ends += times.start_ms
+    np.minimum(ends, times.latest_ms, out=ends)
     return FlowBatch(
         locals=locals_,
         remotes=remotes,
         processes=processes,
-        columns=FlowColumns(**columns),
+        kinds=kinds,
+        columns=FlowColumns(numbers=numbers),
         losses=_losses(batch.loss),
         clamped=times.clamped,
         message=message,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Told:
+    """What the columns of either spelling say: `numbers` has one row for each of _TABLED."""
+
+    numbers: _U64
+    kinds: Sequence[Sequence[int]]  # (protocol, direction, outcome, errno, confidence, process)
+    ports: Sequence[int]
+    step_ms: int
+
+
+def _tabled(batch: flowlink_pb2.Batch) -> _Told:
+    numbers = _columns(batch, told=_TABLED, untold=_PLAIN)
+    if len(batch.kinds) > MAX_RECORDS or len(batch.ports) > MAX_RECORDS:
+        raise MalformedBatchError("size", f"kinds, ports: at most {MAX_RECORDS} entries")
+    return _Told(
+        numbers=numbers,
+        kinds=[
+            (kind.protocol, kind.direction, kind.outcome, kind.errno, kind.confidence, kind.process)
+            for kind in batch.kinds
+        ],
+        ports=batch.ports,
+        step_ms=batch.interval.step_ms,
+    )
+
+
+def _plain(batch: flowlink_pb2.Batch) -> _Told:
+    """Version 0.1.0 said everything for every record: the tables are made here."""
+    numbers = _columns(batch, told=_PLAIN, untold=_TABLED)
+    columns = dict(zip(_PLAIN, numbers, strict=True))
+    first, last = columns["first_ms"], columns["last_ms"]
+    if len(last) and ((first > last).any() or int(last.max()) > DAY_MS):
+        raise MalformedBatchError(
+            "time", "last_ms: must be at least first_ms, and within a day of the interval's start"
+        )
+    kinds, kind = np.unique(np.stack([columns[name] for name in _KIND]), axis=1, return_inverse=True)
+    ports, port = np.unique(columns["port"], return_inverse=True)
+    return _Told(
+        numbers=np.stack(
+            [
+                *(columns["local"], columns["remote"], port.astype(np.uint64), kind.astype(np.uint64).ravel()),
+                *(columns["count"], columns["tx_bytes"], columns["rx_bytes"], first, last - first),
+                columns["duration_us"],
+            ]
+        ),
+        kinds=kinds.T.tolist(),
+        ports=ports.tolist(),
+        step_ms=1,
+    )
+
+
+def _columns(batch: flowlink_pb2.Batch, *, told: Sequence[str], untold: Sequence[str]) -> _U64:
+    """The columns of one spelling, row by row; those of the other must be empty."""
+    if google_crc32c.value(batch.columns) != batch.crc32c:
+        raise MalformedBatchError("checksum", "crc32c: does not match the columns")
+    try:
+        columns = flowlink_pb2.Columns.FromString(batch.columns)
+    except DecodeError as error:
+        raise MalformedBatchError("protobuf", f"columns: {error}") from error
+    records = len(columns.count)
+    if records > MAX_RECORDS:
+        raise MalformedBatchError("size", f"columns: {records} flow records, at most {MAX_RECORDS}")
+    numbers = np.empty((len(told), records), np.uint64)
+    for place, name in enumerate(told):
+        column = getattr(columns, name)
+        if len(column) != records:
+            raise MalformedBatchError("unequal", f"{name}: {len(column)} values where count has {records}")
+        numbers[place] = np.array(column)
+    for field, _ in columns.ListFields():
+        if field.name in untold and field.name not in told:
+            raise MalformedBatchError("unequal", f"{field.name}: has values, but step_ms is {batch.interval.step_ms}")
+    return numbers
+
+
+def _kinds(table: Sequence[Sequence[int]], *, processes: int) -> Kinds:
+    columns = dict(zip(_KIND, zip(*table, strict=True), strict=True)) if table else dict.fromkeys(_KIND, ())
+    if not set(columns["protocol"]) <= set(_PROTOCOLS):
+        raise MalformedBatchError("range", "protocol: must be 6 (TCP), 17 (UDP) or 132 (SCTP)")
+    for name, least, most in _KIND_RANGES:
+        if min(columns[name], default=least) < least or max(columns[name], default=most) > most:
+            raise MalformedBatchError("range", f"{name}: values must be {least} to {most}")
+    if max(columns["process"], default=0) >= processes:
+        raise MalformedBatchError("index", f"process: index {max(columns['process'])} of a table of {processes}")
+    return Kinds(
+        **{
+            name: np.array(columns[name], np.int64)
+            for name in ("protocol", "direction", "outcome", "confidence", "process")
+        }
+    )
+
+
+def _ports(table: Sequence[int]) -> I64:
+    ports = np.array(table, np.int64)
+    if len(ports) and (int(ports.min()) < 1 or int(ports.max()) > 65_535):
+        raise MalformedBatchError("range", "port: values must be 1 to 65535")
+    return ports
 
 
 def _times(interval: flowlink_pb2.Interval, now_ms: int) -> _Times:
@@ -111,17 +229,11 @@ def _locals(batch: flowlink_pb2.Batch) -> list[LocalSide]:
     if len(batch.locals) > MAX_TABLE:
         raise MalformedBatchError("size", f"locals: {len(batch.locals)} entries, at most {MAX_TABLE}")
     sides = [
-        LocalSide(
-            pod_uid=local.pod_uid,
-            namespace=local.namespace,
-            pod_name=local.pod_name,
-            host_network=local.host_network,
-            address=local.address,
-        )
+        LocalSide(local.pod_uid, local.namespace, local.pod_name, local.host_network, local.address)
         for local in batch.locals
     ]
-    _check_texts([text for side in sides for text in (side.pod_uid, side.namespace, side.pod_name)], "locals")
-    if any(len(side.address) not in (0, 16) for side in sides):
+    _check_texts([text for side in sides for text in side[:3]], "locals")
+    if not {len(side[4]) for side in sides} <= {0, 16}:
         raise MalformedBatchError("size", "locals: address must have 16 bytes or none")
     return sides
 
@@ -129,48 +241,35 @@ def _locals(batch: flowlink_pb2.Batch) -> list[LocalSide]:
 def _check_texts(texts: list[str], field: str, *, most: int = 3 * MAX_TABLE) -> None:
     if len(texts) > most:
         raise MalformedBatchError("size", f"{field}: {len(texts)} entries, at most {most}")
-    joined = "".join(texts)
-    if "\0" in joined:
+    if "\0" in "".join(texts):
         raise MalformedBatchError("text", f"{field}: a text holds a NUL character")
-    if any(len(text) > MAX_TEXT for text in texts):
+    if max(map(len, texts), default=0) > MAX_TEXT:
         raise MalformedBatchError("text", f"{field}: a text is longer than {MAX_TEXT} characters")
 
 
-def _remotes(data: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
-    if len(data) % 16 or len(data) // 16 > MAX_TABLE:
-        raise MalformedBatchError("size", f"remotes: {len(data)} bytes are not 16 for each of at most {MAX_TABLE}")
-    return np.frombuffer(data, ">u8").astype(np.uint64).reshape(-1, 2)
+def _remotes(short: bytes, long: bytes) -> U64:
+    if len(short) % 4 or len(long) % 16 or len(short) // 4 + len(long) // 16 > MAX_TABLE:
+        raise MalformedBatchError(
+            "size",
+            f"remotes: {len(short)} and {len(long)} bytes are not 4 and 16 for each address of at most {MAX_TABLE}",
+        )
+    count = len(short) // 4
+    remotes = np.zeros((count + len(long) // 16, 2), np.uint64)
+    remotes[:count, 1] = np.frombuffer(short, ">u4") | _V4_MAPPED
+    remotes[count:] = np.frombuffer(long, ">u8").reshape(-1, 2)
+    return remotes
 
 
-def _columns(batch: flowlink_pb2.Batch) -> dict[str, np.ndarray[tuple[int], np.dtype[np.uint64]]]:
-    if google_crc32c.value(batch.columns) != batch.crc32c:
-        raise MalformedBatchError("checksum", "crc32c: does not match the columns")
-    try:
-        columns = flowlink_pb2.Columns.FromString(batch.columns)
-    except DecodeError as error:
-        raise MalformedBatchError("protobuf", f"columns: {error}") from error
-    records = len(columns.count)
-    if records > MAX_RECORDS:
-        raise MalformedBatchError("size", f"columns: {records} flow records, at most {MAX_RECORDS}")
-    arrays = {}
-    for name in _COLUMNS:
-        column = getattr(columns, name)
-        if len(column) != records:
-            raise MalformedBatchError("unequal", f"{name}: {len(column)} values where count has {records}")
-        arrays[name] = np.array(column, dtype=np.uint64)
-    return arrays
-
-
-def _check_sum(name: str, values: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> None:
-    if not len(values):
-        return
-    if int(values.max()) >= 1 << 63:
-        raise MalformedBatchError("counter", f"{name}: {int(values.max())} is not below 2^63")
-    if float(values.astype(np.float64).sum()) >= MAX_SUM:
+def _check_sum(name: str, values: _U64, largest: int) -> None:
+    if largest >= 1 << 63:
+        raise MalformedBatchError("counter", f"{name}: {largest} is not below 2^63")
+    if largest * len(values) >= MAX_SUM and float(values.astype(np.float64).sum()) >= MAX_SUM:
         raise MalformedBatchError("counter", f"{name}: no interval holds 2^53 or more")
 
 
 def _losses(loss: flowlink_pb2.Loss) -> tuple[int, ...]:
+    if not loss.ByteSize():
+        return _NOTHING_LOST
     losses = tuple(int(getattr(loss, name)) for name in LOSSES)
     if any(value >= MAX_SUM for value in losses):
         raise MalformedBatchError("counter", "loss: no interval loses 2^53 or more")

@@ -46,26 +46,28 @@ class LivePeers:
     def __init__(self, *, most: int, period_seconds: float) -> None:
         self._most = most
         self._half_seconds = period_seconds / 2
-        self._current = np.empty((0, 2), np.uint64)
+        self._current: list[U64] = []
         self._before = np.empty((0, 2), np.uint64)
+        self._at_most = 0  # an upper bound of the union: repeated addresses count again
         self._since = asyncio.get_running_loop().time()
 
     def add(self, remotes: U64) -> bool:
         """Whether they still are few enough. Counting distinct addresses costs something, so only near the limit."""
         now = asyncio.get_running_loop().time()
         if now - self._since > self._half_seconds:
-            self._before, self._current, self._since = _distinct(self._current), remotes, now
-        else:
-            self._current = np.concatenate([self._current, remotes])
-        if len(self._current) + len(self._before) <= self._most:
+            self._before, self._current, self._since = _distinct(self._current), [], now
+            self._at_most = len(self._before)
+        self._current.append(remotes)
+        self._at_most += len(remotes)
+        if self._at_most <= self._most:
             return True
-        self._current = _distinct(self._current)
-        if len(self._current) + len(self._before) <= self._most:
-            return True
-        return len(_distinct(np.concatenate([self._current, self._before]))) <= self._most
+        self._current = [_distinct(self._current)]
+        self._at_most = len(self._before) + len(self._current[0])
+        return self._at_most <= self._most or len(_distinct([self._before, *self._current])) <= self._most
 
 
-def _distinct(remotes: U64) -> U64:
+def _distinct(parts: list[U64]) -> U64:
+    remotes = np.concatenate([np.empty((0, 2), np.uint64), *parts])
     # One structured number a row: unique(axis=0) sorts as slowly as it reads.
     rows = np.ascontiguousarray(remotes).view([("high", np.uint64), ("low", np.uint64)])
     distinct: U64 = np.unique(rows).view(np.uint64).reshape(-1, 2)

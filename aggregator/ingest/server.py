@@ -32,6 +32,7 @@ from wattle.v1 import flowlink_pb2
 log = logging.getLogger(__name__)
 
 SERVICE = "wattle.v1.FlowLink"
+COLUMNS_VERSION = 1  # the newest that ingest.decode reads
 HELLO_SECONDS = 10.0
 KEEPALIVE_MS = 10_000  # with KEEPALIVE_TIMEOUT_MS: how long an agent behind a cut cable keeps its place
 KEEPALIVE_TIMEOUT_MS = 5_000
@@ -258,6 +259,7 @@ class IngestServer:
             window_batches=self._limits.window_batches,
             window_bytes=self._limits.window_bytes,
             max_batch_bytes=self._limits.max_batch_bytes,
+            columns_version=COLUMNS_VERSION,
         )
         if hello.next_seq - 1 - opened.committed_seq > self._limits.replay_batches:
             if agent not in self._replaying and len(self._replaying) >= self._limits.replaying_agents:

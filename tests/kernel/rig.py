@@ -50,7 +50,7 @@ class Row:
     count: int
     tx_bytes: int
     rx_bytes: int
-    duration_us: int
+    duration_ms: int
     container: str
     namespace: str
     container_id: str
@@ -68,23 +68,27 @@ class ListSpool:
 
 def decode(batch: flowlink_pb2.Batch) -> Iterator[Row]:
     columns = flowlink_pb2.Columns.FromString(batch.columns)
+    remotes = [
+        bytes(10) + b"\xff\xff" + batch.remotes4[place : place + 4] for place in range(0, len(batch.remotes4), 4)
+    ]
+    remotes += [batch.remotes[place : place + 16] for place in range(0, len(batch.remotes), 16)]
     for i in range(len(columns.local)):
         side = batch.locals[columns.local[i]]
-        start = 16 * columns.remote[i]
+        kind = batch.kinds[columns.kind[i]]
         yield Row(
             pod=side.pod_name or side.pod_uid,
-            direction=Direction(columns.direction[i]).name,
-            remote=address_text(batch.remotes[start : start + 16]),
-            port=columns.port[i],
-            protocol=columns.protocol[i],
-            outcome=Outcome(columns.outcome[i]).name,
-            errno=columns.errno[i],
-            confidence=Confidence(columns.confidence[i]).name,
-            process=batch.processes[columns.process[i]],
+            direction=Direction(kind.direction).name,
+            remote=address_text(remotes[columns.remote[i]]),
+            port=batch.ports[columns.server_port[i]],
+            protocol=kind.protocol,
+            outcome=Outcome(kind.outcome).name,
+            errno=kind.errno,
+            confidence=Confidence(kind.confidence).name,
+            process=batch.processes[kind.process],
             count=columns.count[i],
             tx_bytes=columns.tx_bytes[i],
             rx_bytes=columns.rx_bytes[i],
-            duration_us=columns.duration_us[i],
+            duration_ms=columns.duration_ms[i],
             container=side.container_name,
             namespace=side.namespace,
             container_id=side.container_id,

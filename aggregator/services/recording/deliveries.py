@@ -4,9 +4,10 @@ Enters from ingest/, which has validated it; the wire's own types stay there. In
 every index lies in its table, every counter and its column's sum stays below 2^53.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,7 @@ I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalSide:
+class LocalSide(NamedTuple):
     """The side of a flow that lies in a pod of the reporting node."""
 
     pod_uid: str
@@ -29,25 +29,86 @@ class LocalSide:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FlowColumns:
-    """Flow records side by side; numbers as in the protocol."""
+class Kinds:
+    """What flow records have in common, side by side; numbers as in the protocol."""
 
-    local: I64
-    remote: I64
-    port: I64
     protocol: I64  # IANA
     direction: I64  # IPFIX 61 + 1
     outcome: I64
     confidence: I64
-    process: I64
-    count: I64
-    tx_bytes: I64
-    rx_bytes: I64
-    first_ms: I64  # since 1970
-    last_ms: I64
+    process: I64  # index into FlowBatch.processes
 
     def __len__(self) -> int:
-        return len(self.count)
+        return len(self.protocol)
+
+
+COLUMNS = ("local", "remote", "port", "kind", "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FlowColumns:
+    """Flow records side by side: one row of `numbers` for each of COLUMNS, times in ms since 1970.
+
+    In one array, so that the batches of a group are put together by one copy.
+    """
+
+    numbers: I64  # (len(COLUMNS), records)
+
+    def __len__(self) -> int:
+        return int(self.numbers.shape[1])
+
+    @classmethod
+    def of(cls, **columns: I64) -> Self:
+        """Each of COLUMNS by its name."""
+        return cls(numbers=np.array([columns[name] for name in COLUMNS], np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        return cls(numbers=np.concatenate([part.numbers for part in parts], axis=1))
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Self:
+        """The records that `kept` marks."""
+        return self if kept.all() else type(self)(numbers=self.numbers[:, kept])
+
+    def _row(self, place: int) -> I64:
+        row: I64 = self.numbers[place]
+        return row
+
+    @property
+    def local(self) -> I64:
+        return self._row(0)
+
+    @property
+    def remote(self) -> I64:
+        return self._row(1)
+
+    @property
+    def port(self) -> I64:
+        return self._row(2)
+
+    @property
+    def kind(self) -> I64:
+        return self._row(3)
+
+    @property
+    def count(self) -> I64:
+        return self._row(4)
+
+    @property
+    def tx_bytes(self) -> I64:
+        return self._row(5)
+
+    @property
+    def rx_bytes(self) -> I64:
+        return self._row(6)
+
+    @property
+    def first_ms(self) -> I64:
+        return self._row(7)
+
+    @property
+    def last_ms(self) -> I64:
+        return self._row(8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,6 +118,7 @@ class FlowBatch:
     locals: list[LocalSide]
     remotes: U64  # (n, 2): the address as two numbers, most significant first
     processes: list[str]
+    kinds: Kinds
     columns: FlowColumns
     losses: tuple[int, ...]  # in the order of store.schema.LOSSES
     clamped: bool

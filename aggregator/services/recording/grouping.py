@@ -7,16 +7,17 @@ is not told again; it counts as told only when the caller says that the merge wa
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from aggregator.metrics import RECORDING_LINKS
 from aggregator.model.link import Confidence, Link, Outcome, link_id, link_key
 from aggregator.model.protocol import Direction
 from aggregator.model.resolution import NotYet, Refused, Resolved
-from aggregator.services.recording.deliveries import I64, FlowBatch
+from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns
 from aggregator.services.recording.identities import Answer
 from aggregator.services.recording.identity_json import identity_to_json
 from aggregator.store.deltas import (
@@ -37,6 +38,8 @@ from aggregator.store.keys import COARSE_MINUTES, FINE_MINUTES, bucket_of, clust
 TOUCH_MS = 30_000  # a link's last_seen is written again when it has moved by this much
 EVIDENCE_MS = 12 * 3600_000  # likewise for evidence
 _MOST_EVIDENCE = 2_000_000
+_FINE_MS = FINE_MINUTES * 60_000
+_SPARSE = 8  # cells for each record, beyond which a table of all cells costs more than sorting
 
 # What a row of an answer is.
 _COUNTED, _OPEN, _ATTEMPT, _PENDING, _REFUSED = range(5)
@@ -62,6 +65,59 @@ class AnsweredBatch:
     seq: int
     batch: FlowBatch
     answers: I64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sums:
+    """Records of one answer in one 5-minute bucket, summed: side by side."""
+
+    answer: I64
+    bucket: I64  # 5 minutes each, since 1970
+    count: I64
+    tx_bytes: I64
+    rx_bytes: I64
+    first_ms: I64
+    last_ms: I64
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> "_Sums":
+        return self if kept.all() else _Sums(**{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+
+
+def _sums(rows: I64, columns: FlowColumns, *, answers: int) -> _Sums:
+    """`rows` says for every record which answer it is of. Linear: answers are small numbers, nothing is sorted."""
+    bucket = columns.last_ms // _FINE_MS
+    first = int(bucket.min())
+    width = int(bucket.max()) - first + 1
+    cell = rows * width + (bucket - first)
+    size = answers * width
+    used: I64
+    if size > _SPARSE * len(rows):
+        used, cell = np.unique(cell, return_inverse=True)
+        held = np.arange(len(used))
+        size = len(used)
+    else:
+        present = np.zeros(size, bool)
+        present[cell] = True
+        used = held = np.flatnonzero(present)
+
+    def added(column: I64) -> I64:
+        total = np.zeros(size, np.int64)
+        np.add.at(total, cell, column)
+        return total[held]
+
+    earliest = np.full(size, np.iinfo(np.int64).max)
+    np.minimum.at(earliest, cell, columns.first_ms)
+    latest = np.zeros(size, np.int64)
+    np.maximum.at(latest, cell, columns.last_ms)
+    return _Sums(
+        answer=used // width,
+        bucket=first + used % width,
+        count=added(columns.count),
+        tx_bytes=added(columns.tx_bytes),
+        rx_bytes=added(columns.rx_bytes),
+        first_ms=earliest[held],
+        last_ms=latest[held],
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,29 +164,32 @@ class Grouping:
         self._collided |= link_ids
         self._resets = -1
 
-    def group(self, batches: Sequence[AnsweredBatch], answers: Sequence[Answer], *, resets: int, now_ms: int) -> Deltas:
-        """`resets` tells when the indexes of `answers` started anew."""
+    def group(
+        self,
+        batches: Sequence[AnsweredBatch],
+        columns: FlowColumns,
+        answers: Sequence[Answer],
+        *,
+        resets: int,
+        now_ms: int,
+    ) -> Deltas:
+        """`columns` are those of all batches, joined; `resets` tells when the indexes of `answers` started anew."""
         deltas = Deltas()
-        if not batches:
+        if not len(columns):
             return deltas
         self._learn(answers, resets)
-        rows = np.concatenate([batch.answers for batch in batches])
-        columns = {
-            name: np.concatenate([getattr(batch.batch.columns, name) for batch in batches])
-            for name in ("count", "tx_bytes", "rx_bytes", "first_ms", "last_ms")
-        }
-        kind = self._kind[rows]
+        sums = _sums(np.concatenate([batch.answers for batch in batches]), columns, answers=len(answers))
+        kind = self._kind[sums.answer]
         seen = kind <= _ATTEMPT
         if seen.any():
-            self._touch_links(deltas, rows[seen], columns["first_ms"][seen], columns["last_ms"][seen])
-            self._show_evidence(deltas, rows[seen], answers, now_ms)
+            self._touch_links(deltas, sums.where(seen))
+            self._show_evidence(deltas, sums.answer[seen], answers, now_ms)
             counted = kind <= _OPEN
             if counted.any():
-                columns["count"][kind == _OPEN] = 0
-                deltas.activity = self._activity(rows[counted], {name: c[counted] for name, c in columns.items()})
+                sums.count[kind == _OPEN] = 0
+                deltas.activity = self._activity(sums.where(counted))
             if (kind == _ATTEMPT).any():
-                tried = kind == _ATTEMPT
-                self._attempts(deltas, rows[tried], columns["count"][tried], columns["last_ms"][tried], answers)
+                self._attempts(deltas, sums.where(kind == _ATTEMPT), answers)
         if not seen.all():
             self._rest(deltas, batches, answers, now_ms)
         return deltas
@@ -198,15 +257,15 @@ class Grouping:
 
     # ---- links and what was seen with them --------------------------------------------------------------------------
 
-    def _touch_links(self, deltas: Deltas, rows: I64, first_ms: I64, last_ms: I64) -> None:
-        slots = self._slot[rows]
+    def _touch_links(self, deltas: Deltas, sums: _Sums) -> None:
+        slots = self._slot[sums.answer]
         order = np.argsort(slots)
         slots = slots[order]
         starts = np.flatnonzero(np.concatenate(([True], slots[1:] != slots[:-1])))
         touched = slots[starts]
-        flags = np.bitwise_or.reduceat(self._flags[rows][order], starts)
-        first = np.minimum.reduceat(first_ms[order], starts)
-        last = np.maximum.reduceat(last_ms[order], starts)
+        flags = np.bitwise_or.reduceat(self._flags[sums.answer][order], starts)
+        first = np.minimum.reduceat(sums.first_ms[order], starts)
+        last = np.maximum.reduceat(sums.last_ms[order], starts)
         news = ((flags & ~self._told_flags[touched]) != 0) | (last > self._told_last_ms[touched] + TOUCH_MS)
         for index in np.flatnonzero(news).tolist():
             known = self._links[int(touched[index])]
@@ -231,10 +290,10 @@ class Grouping:
         self._told_flags[slots] |= flags
         self._told_last_ms[slots] = np.maximum(self._told_last_ms[slots], last_ms)
 
-    def _show_evidence(self, deltas: Deltas, rows: I64, answers: Sequence[Answer], now_ms: int) -> None:
+    def _show_evidence(self, deltas: Deltas, seen: I64, answers: Sequence[Answer], now_ms: int) -> None:
         """Services, processes and pods of the answers in use, each at most twice a day."""
         used = np.zeros(len(answers), bool)
-        used[rows] = True
+        used[seen] = True
         due = np.flatnonzero(used & (self._evidence_ms <= now_ms - EVIDENCE_MS))
         if len(due) == 0:
             return
@@ -266,44 +325,42 @@ class Grouping:
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
 
-    def _activity(self, rows: I64, columns: dict[str, I64]) -> ActivityArray:
+    def _activity(self, sums: _Sums) -> ActivityArray:
         """Sums by link and 5-minute bucket, each side for itself."""
-        minute = columns["last_ms"] // 60_000
-        bucket = minute - minute % FINE_MINUTES
-        first = int(bucket.min())
-        width = (int(bucket.max()) - first) // FINE_MINUTES + 1
-        slots = self._slot[rows]
-        of_server = (self._flags[rows] & _SERVER) >> 1
-        group = (slots * width + (bucket - first) // FINE_MINUTES) * 2 + of_server
+        first = int(sums.bucket.min())
+        width = int(sums.bucket.max()) - first + 1
+        of_server = (self._flags[sums.answer] & _SERVER) >> 1
+        group = (self._slot[sums.answer] * width + (sums.bucket - first)) * 2 + of_server
         order = np.argsort(group)
         group = group[order]
         starts = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
-        sums = {name: np.add.reduceat(columns[name][order], starts) for name in ("count", "tx_bytes", "rx_bytes")}
         group = group[starts]
-        cell, place = np.unique(group >> 1, return_inverse=True)
-        activity = np.zeros(len(cell), ACTIVITY)
+        pair = group >> 1
+        place = np.cumsum(np.concatenate(([False], pair[1:] != pair[:-1])))
+        cell = pair[np.concatenate(([True], pair[1:] != pair[:-1]))]
         slot = cell // width
+        activity = np.zeros(len(cell), ACTIVITY)
         activity["link_id"] = self._ids[slot]
         activity["cluster_id"] = self._cluster_ids[slot]
-        activity["bucket_minute"] = first + cell % width * FINE_MINUTES
+        activity["bucket_minute"] = (first + cell % width) * FINE_MINUTES
         for side, bit in (("client", 0), ("server", 1)):
             mine = (group & 1) == bit
-            for name, summed in sums.items():
-                activity[f"{side}_{name}"][place[mine]] = summed[mine]
+            for name, column in (("count", sums.count), ("tx_bytes", sums.tx_bytes), ("rx_bytes", sums.rx_bytes)):
+                activity[f"{side}_{name}"][place[mine]] = np.add.reduceat(column[order], starts)[mine]
         return activity[np.lexsort((activity["bucket_minute"], activity["link_id"]))]
 
-    def _attempts(self, deltas: Deltas, rows: I64, count: I64, last_ms: I64, answers: Sequence[Answer]) -> None:
-        sums: dict[tuple[int, int, str], int] = defaultdict(int)
-        for row, attempts, at_ms in zip(rows.tolist(), count.tolist(), last_ms.tolist(), strict=True):
-            outcome = answers[row].identity.outcome.value
-            sums[(int(self._slot[row]), bucket_of(at_ms, COARSE_MINUTES), outcome)] += attempts
-        for (slot, bucket, outcome), attempts in sums.items():
+    def _attempts(self, deltas: Deltas, sums: _Sums, answers: Sequence[Answer]) -> None:
+        by_key: dict[tuple[int, int, str], int] = defaultdict(int)
+        for row, attempts, bucket in zip(sums.answer.tolist(), sums.count.tolist(), sums.bucket.tolist(), strict=True):
+            hour = bucket * FINE_MINUTES // COARSE_MINUTES * COARSE_MINUTES
+            by_key[(int(self._slot[row]), hour, answers[row].identity.outcome.value)] += attempts
+        for (slot, hour, outcome), attempts in by_key.items():
             known = self._links[slot]
             deltas.attempts.append(
                 AttemptDelta(
                     cluster=known.link.src.cluster,
                     link_id=known.link_id,
-                    bucket_minute=bucket,
+                    bucket_minute=hour,
                     outcome=outcome,
                     attempts=attempts,
                 )

@@ -2,12 +2,10 @@
 
 Enters: FlowBatch. Leaves: for every row the index of an Answer. Invariant: an answer is reused only within one
 generation of the Resolver and for flows that are not older than that generation: within it nobody's address changes
-hands. The cache compares whole identities (its hash only finds the place), so that a collision costs time, never a
-wrong answer.
+hands.
 """
 
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Address
@@ -20,7 +18,8 @@ from aggregator.model.address import canonical_address
 from aggregator.model.link import Confidence, Outcome
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved, Resolver
-from aggregator.services.recording.deliveries import I64, U64, FlowBatch, LocalSide
+from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, LocalSide
+from aggregator.services.recording.keytable import Keys, KeyTable
 from aggregator.store.keys import moment
 
 _OUTCOMES = {
@@ -38,7 +37,6 @@ _MOST_TRANSIENT_ANSWERS = 200_000
 
 _Local = tuple[str, str, LocalSide, str]  # cluster, node, side, process
 _Key = tuple[int, int, int]
-_Keys = tuple[U64, U64, U64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +54,7 @@ class Identities:
     def __init__(self, resolver: Resolver, *, now_ms: Callable[[], int]) -> None:
         self._resolver = resolver
         self._now_ms = now_ms
-        self._tokens: dict[_Local, int] = {}
+        self._tokens: dict[tuple[str, str], dict[tuple[LocalSide, str], int]] = {}  # by cluster and node
         self._locals: list[_Local] = []
         self._generation = -1
         self._since_ms = 0
@@ -67,11 +65,9 @@ class Identities:
     def _reset(self) -> None:
         self.answers = []
         self.resets += 1
-        self._mixers = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]
-        self._hashes = np.empty(0, np.uint64)
-        self._keys: _Keys = (np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint64))
-        self._indexes = np.empty(0, np.int64)
-        if len(self._tokens) > _MAX_TOKENS:
+        self._places = KeyTable()
+        self._indexes = np.empty(0, np.int64)  # by place
+        if len(self._locals) > _MAX_TOKENS:
             self._tokens.clear()
             self._locals.clear()
 
@@ -83,63 +79,50 @@ class Identities:
             # The answers hold for everything that is seen from now on, until the next change.
             self._since_ms = self._now_ms()
             self._reset()
-        elif len(self.answers) > 2 * len(self._hashes) + _MOST_TRANSIENT_ANSWERS:
+        elif len(self.answers) > 2 * len(self._indexes) + _MOST_TRANSIENT_ANSWERS:
             self._reset()  # a long replay: answers about the past are never asked for again
 
-    def look_up(self, cluster: str, node: str, batch: FlowBatch) -> I64:
-        """The index into `answers` for every row of the batch."""
-        keys = self._encode(cluster, node, batch)
-        columns = batch.columns
-        at_ms = (columns.first_ms + columns.last_ms) // 2
+    def look_up(self, batches: Sequence[tuple[str, str, FlowBatch]], columns: FlowColumns) -> I64:
+        """The index into `answers` for every record of (cluster, node, batch), whose columns are joined in
+        `columns`.
+        """
+        parts = [self._encode(cluster, node, batch) for cluster, node, batch in batches]
+        keys = (
+            np.concatenate([first for first, _, _ in parts]),
+            np.concatenate([high for _, high, _ in parts]),
+            np.concatenate([low for _, _, low in parts]),
+        )
+        at_ms = (columns.first_ms + columns.last_ms) >> 1
         lasting = at_ms >= self._since_ms
-        found = np.full(len(columns), -1, np.int64)
-        if len(self._hashes):
-            place = np.minimum(np.searchsorted(self._hashes, self._hash(keys)), len(self._hashes) - 1)
-            hit = lasting.copy()
-            for cached, asked in zip(self._keys, keys, strict=True):
-                hit &= cached[place] == asked
-            found[hit] = self._indexes[place[hit]]
+        place = self._places.find(keys)
+        found = np.where(lasting & (place >= 0), np.append(self._indexes, -1)[place], -1)
         if (found < 0).any():
             self._ask(keys, at_ms, lasting, found)
         return found
 
-    def _encode(self, cluster: str, node: str, batch: FlowBatch) -> _Keys:
-        """Three numbers a row: (local and process, everything small), and the remote address."""
-        columns = batch.columns
+    def _encode(self, cluster: str, node: str, batch: FlowBatch) -> Keys:
+        """Three numbers a record: (local and process, everything small), and the remote address."""
+        columns, kinds = batch.columns, batch.kinds
         width = len(batch.processes)
-        pairs = columns.local * width + columns.process
-        tokens = np.zeros(len(batch.locals) * width, np.uint64)
-        present = np.zeros(len(tokens), bool)
+        pairs = columns.local * width + kinds.process[columns.kind]
+        present = np.zeros(len(batch.locals) * width, bool)
         present[pairs] = True
+        tokens = np.zeros(len(present), np.int64)
+        known = self._tokens.setdefault((cluster, node), {})
         for pair in np.flatnonzero(present).tolist():
-            local = (cluster, node, batch.locals[pair // width], batch.processes[pair % width])
-            token = self._tokens.get(local)
+            local = (batch.locals[pair // width], batch.processes[pair % width])
+            token = known.get(local)
             if token is None:
-                token = self._tokens[local] = len(self._locals)
-                self._locals.append(local)
+                token = known[local] = len(self._locals)
+                self._locals.append((cluster, node, *local))
             tokens[pair] = token
-        small = (
-            columns.port
-            | columns.protocol << 16
-            | columns.direction << 24
-            | columns.outcome << 26
-            | columns.confidence << 29
-        ).astype(np.uint64)
-        return (
-            tokens[pairs] << np.uint64(32) | small,
-            batch.remotes[:, 0][columns.remote],
-            batch.remotes[:, 1][columns.remote],
-        )
+        small = kinds.protocol << 16 | kinds.direction << 24 | kinds.outcome << 26 | kinds.confidence << 29
+        first = tokens[pairs] << 32 | small[columns.kind] | columns.port
+        remotes = batch.remotes[columns.remote]
+        return first.view(np.uint64), remotes[:, 0], remotes[:, 1]
 
-    def _hash(self, keys: _Keys) -> U64:
-        mixed = keys[0] * self._mixers[0]
-        mixed = (mixed ^ (mixed >> np.uint64(29))) + keys[1] * self._mixers[1]
-        mixed = (mixed ^ (mixed >> np.uint64(31))) + keys[2] * self._mixers[2]
-        hashed: U64 = mixed ^ (mixed >> np.uint64(32))
-        return hashed
-
-    def _ask(self, keys: _Keys, at_ms: I64, lasting: npt.NDArray[np.bool_], found: I64) -> None:
-        """Fill in the rows that are still -1."""
+    def _ask(self, keys: Keys, at_ms: I64, lasting: npt.NDArray[np.bool_], found: I64) -> None:
+        """Fill in the records that are still -1."""
         asked: dict[tuple[_Key, bool], int] = {}
         new_rows: list[int] = []
         new_indexes: list[int] = []
@@ -155,19 +138,8 @@ class Identities:
                     new_indexes.append(index)
             found[row] = index
         if new_rows:
-            self._remember(keys, np.array(new_rows), np.array(new_indexes, np.int64))
-
-    def _remember(self, keys: _Keys, rows: I64, indexes: I64) -> None:
-        new = (keys[0][rows], keys[1][rows], keys[2][rows])
-        hashes = np.concatenate([self._hashes, self._hash(new)])
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        self._keys = (
-            np.concatenate([self._keys[0], new[0]])[order],
-            np.concatenate([self._keys[1], new[1]])[order],
-            np.concatenate([self._keys[2], new[2]])[order],
-        )
-        self._indexes = np.concatenate([self._indexes, indexes])[order]
+            self._places.add((keys[0][new_rows], keys[1][new_rows], keys[2][new_rows]))
+            self._indexes = np.concatenate([self._indexes, np.array(new_indexes, np.int64)])
 
     def _resolve(self, key: _Key, at: datetime) -> Answer:
         first, high, low = key

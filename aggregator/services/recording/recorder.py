@@ -15,6 +15,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import assert_never
 
+import numpy as np
+
 from aggregator.errors import CursorMovedError, LinkCollisionError, StoreError, StoreRefusedError
 from aggregator.metrics import (
     INGEST_BATCHES,
@@ -28,7 +30,7 @@ from aggregator.metrics import (
     RECORDING_RETRIES,
 )
 from aggregator.model.resolution import Resolver
-from aggregator.services.recording.deliveries import DeclaredGap, Delivery, FlowBatch, Poison, Recorded
+from aggregator.services.recording.deliveries import DeclaredGap, Delivery, FlowBatch, FlowColumns, Poison, Recorded
 from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
 from aggregator.services.recording.identities import Identities
 from aggregator.services.recording.rollup import KnownAddresses, RollUp
@@ -176,17 +178,21 @@ class Recorder:
     def _commit(self, deliveries: Sequence[Delivery]) -> None:
         now_ms = self._now_ms()
         self._identities.begin()
-        answered = [
-            AnsweredBatch(
-                key=delivery.key,
-                seq=delivery.to_seq,
-                batch=delivery.content,
-                answers=self._identities.look_up(delivery.key.cluster, delivery.key.agent_id, delivery.content),
+        batches = [(delivery, delivery.content) for delivery in deliveries if isinstance(delivery.content, FlowBatch)]
+        deltas = Deltas()
+        if batches:
+            columns = FlowColumns.joined([batch.columns for _, batch in batches])
+            found = self._identities.look_up(
+                [(delivery.key.cluster, delivery.key.agent_id, batch) for delivery, batch in batches], columns
             )
-            for delivery in deliveries
-            if isinstance(delivery.content, FlowBatch)
-        ]
-        deltas = self._grouping.group(answered, self._identities.answers, resets=self._identities.resets, now_ms=now_ms)
+            ends = np.cumsum([len(batch.columns) for _, batch in batches])
+            answered = [
+                AnsweredBatch(key=delivery.key, seq=delivery.to_seq, batch=batch, answers=answers)
+                for (delivery, batch), answers in zip(batches, np.split(found, ends[:-1]), strict=True)
+            ]
+            deltas = self._grouping.group(
+                answered, columns, self._identities.answers, resets=self._identities.resets, now_ms=now_ms
+            )
         self._sink.merge(_merge(deliveries, deltas, now_ms))
         deltas.told()
         _count(deliveries, deltas)

@@ -17,7 +17,7 @@ import numpy as np
 from aggregator.errors import LinkCollisionError, StoreError
 from aggregator.metrics import PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
 from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
-from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns
+from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, Kinds
 from aggregator.services.recording.grouping import AnsweredBatch, Grouping
 from aggregator.services.recording.identities import Answer
 from aggregator.services.recording.identity_json import identity_from_json
@@ -104,7 +104,8 @@ class Settler:
                 )
             )
         self._batch_number += 1
-        deltas = self._grouping.group(batches, answers, resets=self._batch_number, now_ms=now_ms)
+        columns = FlowColumns.joined([batch.batch.columns for batch in batches])
+        deltas = self._grouping.group(batches, columns, answers, resets=self._batch_number, now_ms=now_ms)
         try:
             self._store.sink.merge(
                 Merge(
@@ -147,19 +148,17 @@ def _batch_of(flows: Sequence[PendingFlow]) -> FlowBatch:
         return np.array([getattr(flow, name) for flow in flows], np.int64)
 
     none = np.zeros(len(flows), np.int64)
+    nothing = np.empty(0, np.int64)
     return FlowBatch(
         locals=[],
         remotes=np.empty((0, 2), np.uint64),
         processes=[],
-        columns=FlowColumns(
+        kinds=Kinds(protocol=nothing, direction=nothing, outcome=nothing, confidence=nothing, process=nothing),
+        columns=FlowColumns.of(
             local=none,
             remote=none,
             port=none,
-            protocol=none,
-            direction=none,
-            outcome=none,
-            confidence=none,
-            process=none,
+            kind=none,
             count=column("count"),
             tx_bytes=column("tx_bytes"),
             rx_bytes=column("rx_bytes"),

@@ -345,6 +345,9 @@ class Batch(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     CRC32C_FIELD_NUMBER: _builtins.int
+    REMOTES4_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """>= 1, dense within an epoch"""
     remotes: _builtins.bytes
@@ -353,6 +356,8 @@ class Batch(_message.Message):
     """serialized Columns, kept as bytes so that the checksum covers what was sent"""
     crc32c: _builtins.int
     """CRC-32C (RFC 3720) of `columns`"""
+    remotes4: _builtins.bytes
+    """the IPv4 ones of the remote addresses: 4 bytes each, in network order"""
     @_builtins.property
     def interval(self) -> Global___Interval: ...
     @_builtins.property
@@ -367,6 +372,14 @@ class Batch(_message.Message):
     def loss(self) -> Global___Loss:
         """what was lost since the previous batch"""
 
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kind]:
+        """table of what flows of one kind have in common"""
+
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """table of the servers' ports, 1..65535"""
+
     def __init__(
         self,
         *,
@@ -378,14 +391,59 @@ class Batch(_message.Message):
         columns: _builtins.bytes = ...,
         loss: Global___Loss | None = ...,
         crc32c: _builtins.int = ...,
+        remotes4: _builtins.bytes = ...,
+        kinds: _abc.Iterable[Global___Kind] | None = ...,
+        ports: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "loss", b"loss"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "crc32c", b"crc32c", "interval", b"interval", "locals", b"locals", "loss", b"loss", "processes", b"processes", "remotes", b"remotes", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "crc32c", b"crc32c", "interval", b"interval", "kinds", b"kinds", "locals", b"locals", "loss", b"loss", "ports", b"ports", "processes", b"processes", "remotes", b"remotes", "remotes4", b"remotes4", "seq", b"seq"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Batch: _TypeAlias = Batch  # noqa: Y015
+
+@_typing.final
+class Kind(_message.Message):
+    """What many flow records of a batch have in common: a batch has thousands of records, and a handful of these."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ERRNO_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    PROCESS_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.int
+    """IANA protocol number: 6 TCP, 17 UDP, 132 SCTP"""
+    direction: Global___Direction.ValueType
+    """from the state transition, the bound port or the first datagram"""
+    outcome: Global___Outcome.ValueType
+    """from the state transition and its errno"""
+    errno: _builtins.int
+    """Linux errno of a failed attempt, 0 otherwise; 4095 = aborted by the application"""
+    confidence: Global___Confidence.ValueType
+    """how the direction is known"""
+    process: _builtins.int
+    """index into Batch.processes"""
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.int = ...,
+        direction: Global___Direction.ValueType = ...,
+        outcome: Global___Outcome.ValueType = ...,
+        errno: _builtins.int = ...,
+        confidence: Global___Confidence.ValueType = ...,
+        process: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "direction", b"direction", "errno", b"errno", "outcome", b"outcome", "process", b"process", "protocol", b"protocol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Kind: _TypeAlias = Kind  # noqa: Y015
 
 @_typing.final
 class Interval(_message.Message):
@@ -393,19 +451,23 @@ class Interval(_message.Message):
 
     START_WALL_NS_FIELD_NUMBER: _builtins.int
     END_WALL_NS_FIELD_NUMBER: _builtins.int
+    STEP_MS_FIELD_NUMBER: _builtins.int
     start_wall_ns: _builtins.int
     """wall time of the swap that opened the interval"""
     end_wall_ns: _builtins.int
     """wall time of the swap that closed it; > start"""
+    step_ms: _builtins.int
+    """unit of Columns.first_step and Columns.steps, ms, chosen by the agent so that most of them fit one byte;"""
     def __init__(
         self,
         *,
         start_wall_ns: _builtins.int = ...,
         end_wall_ns: _builtins.int = ...,
+        step_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_wall_ns", b"end_wall_ns", "start_wall_ns", b"start_wall_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_wall_ns", b"end_wall_ns", "start_wall_ns", b"start_wall_ns", "step_ms", b"step_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,7 +529,9 @@ Global___Local: _TypeAlias = Local  # noqa: Y015
 
 @_typing.final
 class Columns(_message.Message):
-    """Parallel arrays of equal length, one position a flow record. At most 5,000 positions."""
+    """Parallel arrays of equal length, one position a flow record; at most 5,000 positions. There are two spellings: numbers 1, 2, 10
+    to 12 and from 16 on, with much in the batch's tables; or, of agents of version 0.1.0, 1 to 15. The other arrays are empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,13 +550,18 @@ class Columns(_message.Message):
     FIRST_MS_FIELD_NUMBER: _builtins.int
     LAST_MS_FIELD_NUMBER: _builtins.int
     DURATION_US_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FIRST_STEP_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    SERVER_PORT_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """index into Batch.locals"""
 
     @_builtins.property
     def remote(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """index into Batch.remotes (in units of 16 bytes)"""
+        """index into Batch.remotes4, and beyond its end into Batch.remotes"""
 
     @_builtins.property
     def port(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -500,27 +569,27 @@ class Columns(_message.Message):
 
     @_builtins.property
     def protocol(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """IANA protocol number: 6 TCP, 17 UDP, 132 SCTP"""
+        """see Kind.protocol"""
 
     @_builtins.property
     def direction(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Direction"""
+        """see Kind.direction"""
 
     @_builtins.property
     def outcome(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Outcome"""
+        """see Kind.outcome"""
 
     @_builtins.property
     def errno(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Linux errno of a failed attempt, 0 otherwise; 4095 = aborted by the application"""
+        """see Kind.errno"""
 
     @_builtins.property
     def confidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Confidence"""
+        """see Kind.confidence"""
 
     @_builtins.property
     def process(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """index into Batch.processes"""
+        """see Kind.process"""
 
     @_builtins.property
     def count(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -546,6 +615,26 @@ class Columns(_message.Message):
     def duration_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """summed duration of the connections closed in the interval, us"""
 
+    @_builtins.property
+    def kind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """index into Batch.kinds"""
+
+    @_builtins.property
+    def first_step(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """first event, in interval.step_ms after interval.start_wall_ns (0 when it was earlier)"""
+
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """from the first event to the last, in interval.step_ms"""
+
+    @_builtins.property
+    def server_port(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """index into Batch.ports: the remote's port for EGRESS, the local one for INGRESS"""
+
+    @_builtins.property
+    def duration_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """summed duration of the connections closed in the interval, ms, rounded up"""
+
     def __init__(
         self,
         *,
@@ -564,10 +653,15 @@ class Columns(_message.Message):
         first_ms: _abc.Iterable[_builtins.int] | None = ...,
         last_ms: _abc.Iterable[_builtins.int] | None = ...,
         duration_us: _abc.Iterable[_builtins.int] | None = ...,
+        kind: _abc.Iterable[_builtins.int] | None = ...,
+        first_step: _abc.Iterable[_builtins.int] | None = ...,
+        steps: _abc.Iterable[_builtins.int] | None = ...,
+        server_port: _abc.Iterable[_builtins.int] | None = ...,
+        duration_ms: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "count", b"count", "direction", b"direction", "duration_us", b"duration_us", "errno", b"errno", "first_ms", b"first_ms", "last_ms", b"last_ms", "local", b"local", "outcome", b"outcome", "port", b"port", "process", b"process", "protocol", b"protocol", "remote", b"remote", "rx_bytes", b"rx_bytes", "tx_bytes", b"tx_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "count", b"count", "direction", b"direction", "duration_ms", b"duration_ms", "duration_us", b"duration_us", "errno", b"errno", "first_ms", b"first_ms", "first_step", b"first_step", "kind", b"kind", "last_ms", b"last_ms", "local", b"local", "outcome", b"outcome", "port", b"port", "process", b"process", "protocol", b"protocol", "remote", b"remote", "rx_bytes", b"rx_bytes", "server_port", b"server_port", "steps", b"steps", "tx_bytes", b"tx_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -752,6 +846,7 @@ class Welcome(_message.Message):
     WINDOW_BYTES_FIELD_NUMBER: _builtins.int
     MAX_BATCH_BYTES_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    COLUMNS_VERSION_FIELD_NUMBER: _builtins.int
     committed_seq: _builtins.int
     """last committed sequence number of (cluster, agent_id, epoch); 0 = none"""
     window_batches: _builtins.int
@@ -762,6 +857,8 @@ class Welcome(_message.Message):
     """a batch larger than this is rejected"""
     retry_after_ms: _builtins.int
     """> 0: too many agents are replaying; come back after this time"""
+    columns_version: _builtins.int
+    """newest spelling of Columns that the server reads: 0 = that of 0.1.0, 1 = both"""
     def __init__(
         self,
         *,
@@ -770,10 +867,11 @@ class Welcome(_message.Message):
         window_bytes: _builtins.int = ...,
         max_batch_bytes: _builtins.int = ...,
         retry_after_ms: _builtins.int = ...,
+        columns_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_seq", b"committed_seq", "max_batch_bytes", b"max_batch_bytes", "retry_after_ms", b"retry_after_ms", "window_batches", b"window_batches", "window_bytes", b"window_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns_version", b"columns_version", "committed_seq", b"committed_seq", "max_batch_bytes", b"max_batch_bytes", "retry_after_ms", b"retry_after_ms", "window_batches", b"window_batches", "window_bytes", b"window_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from prometheus_client import REGISTRY
 
+from agent.metrics import STREAM_ENDS
 from agent.spool import Spool
 from agent.stream import MutualTls, TokenTls
 from aggregator.errors import StoreUnavailableError
@@ -371,6 +372,19 @@ async def test_only_so_many_catch_up_at_once(sqlite_store: Store) -> None:
         assert (await first.hello()).welcome.retry_after_ms == 0
         assert (await second.hello(agent_id="node-2")).welcome.retry_after_ms > 0
         assert (await third.hello(agent_id="node-3", following=2)).welcome.retry_after_ms == 0, "it has no backlog"
+
+
+async def test_an_aggregator_that_cannot_read_the_batches_gets_none(
+    sqlite_store: Store, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that are upgraded first keep what they see: an older aggregator would quarantine it."""
+    monkeypatch.setattr("aggregator.ingest.server.COLUMNS_VERSION", 0)
+    spool.append(batch_of(flows(3)))
+    ended = STREAM_ENDS.labels("old-aggregator")
+    async with running_aggregator(sqlite_store) as aggregator, running_stream(spool, aggregator.port):
+        await until(lambda: ended._value.get() >= 1)
+    assert spool.waiting_batches == 1
+    assert sqlite_store.quarantined(CLUSTER) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,10 @@ START = Instant(boot_ns=1_000_000_000, wall_ns=1_700_000_000_000_000_000)
 END = Instant(boot_ns=6_000_000_000, wall_ns=5)
 
 
+def mapped(address: bytes) -> bytes:
+    return bytes(10) + b"\xff\xff" + address
+
+
 class Paths:
     """Every third group is a pod's, every third the node's, every third unknown."""
 
@@ -76,23 +80,42 @@ def test_any_drained_bytes_become_batches_that_can_be_read(raw: bytes, at_most: 
         assert batch.interval.end_wall_ns > batch.interval.start_wall_ns
         assert google_crc32c.value(batch.columns) == batch.crc32c
         found = flowlink_pb2.Columns.FromString(batch.columns)
-        lengths = {len(getattr(found, field.name)) for field in found.DESCRIPTOR.fields}
-        assert lengths == {records}
+        lengths = {len(getattr(found, field.name)) for field in found.DESCRIPTOR.fields} - {0}
+        assert lengths == ({records} if records else set())
         assert records <= min(at_most, MAX_RECORDS)
+        addresses = [mapped(batch.remotes4[place : place + 4]) for place in range(0, len(batch.remotes4), 4)]
+        addresses += [batch.remotes[place : place + 16] for place in range(0, len(batch.remotes), 16)]
         assert batch.processes[0] == ""
         for i in range(records):
             row = seen + i
             side = columns.locals[columns.local[row]]
             assert batch.locals[found.local[i]].cgroup_id == side.cgroup_id
             assert batch.locals[found.local[i]].pod_uid == side.pod_uid
-            assert batch.remotes[16 * found.remote[i] : 16 * found.remote[i] + 16] == columns.remote[row].tobytes()
-            assert batch.processes[found.process[i]] == process_text(columns.process[row].tobytes())
-            assert found.port[i] == columns.port[row]
+            assert addresses[found.remote[i]] == columns.remote[row].tobytes()
+            kind = batch.kinds[found.kind[i]]
+            assert batch.processes[kind.process] == process_text(columns.process[row].tobytes())
+            assert (kind.protocol, kind.direction, kind.outcome, kind.errno, kind.confidence) == tuple(
+                int(getattr(columns, name)[row]) for name in ("protocol", "direction", "outcome", "error", "confidence")
+            )
+            assert batch.ports[found.server_port[i]] == columns.port[row]
+            assert found.duration_ms[i] == -(-int(columns.duration_ns[row]) // 10**6)
             assert found.count[i] == min(int(columns.count[row]), (1 << 63) - 1)
-            assert found.last_ms[i] >= found.first_ms[i]
+            first_ms = (max(int(columns.first_ns[row]), START.boot_ns) - START.boot_ns) // 10**6
+            assert found.first_step[i] == min(first_ms // batch.interval.step_ms, (1 << 32) - 1)
         seen += records
     assert seen == len(columns)
     assert [batch.loss.map_full for _records, batch in batches] == [3] + [0] * (len(batches) - 1), "told once"
+
+
+def test_addresses_of_both_families_are_found_under_their_index() -> None:
+    keys, stats = np.zeros(4, FlowKey), np.zeros(4, FlowStats)
+    keys["cgroup_id"] = 3
+    addresses = [mapped(bytes([10, 0, 0, 7])), bytes(range(16)), mapped(bytes([10, 0, 0, 8])), bytes(range(16))]
+    keys["remote"] = np.frombuffer(b"".join(addresses), "<u8").reshape(-1, 2)
+    columns = resolver().attribute(Drained(keys=keys, stats=stats, start=START, end=END)).columns
+    ((_, batch),) = encode(columns, start=START, end=END, loss=flowlink_pb2.Loss())
+    assert (batch.remotes4, batch.remotes) == (bytes([10, 0, 0, 7, 10, 0, 0, 8]), bytes(range(16)))
+    assert list(flowlink_pb2.Columns.FromString(batch.columns).remote) == [0, 2, 1, 2]
 
 
 def test_interval_without_flows_still_tells_its_losses() -> None:

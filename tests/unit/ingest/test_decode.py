@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.ingest.decode import DAY_MS, MAX_RECORDS, MalformedBatchError, decode
-from aggregator.services.recording.deliveries import FlowBatch
-from tests.flowlink import Flow, batch_of, flows, with_columns
+from aggregator.services.recording.deliveries import COLUMNS, FlowBatch
+from tests.flowlink import KIND, Flow, batch_of, flows, with_columns
 from wattle.v1 import flowlink_pb2
 
 NOW_MS = 1_790_000_000_000
@@ -20,8 +20,8 @@ NOW_NS = NOW_MS * 1_000_000
 Change = Callable[[flowlink_pb2.Batch], None]
 
 
-def good(count: int = 3) -> flowlink_pb2.Batch:
-    return batch_of(flows(count), end_ns=NOW_NS)
+def good(count: int = 3, *, plain: bool = False) -> flowlink_pb2.Batch:
+    return batch_of(flows(count), end_ns=NOW_NS, plain=plain)
 
 
 def decoded(batch: flowlink_pb2.Batch) -> FlowBatch:
@@ -58,7 +58,11 @@ def set_checksum(batch: flowlink_pb2.Batch) -> None:
 
 
 def set_remotes(batch: flowlink_pb2.Batch) -> None:
-    batch.remotes = batch.remotes[:-1]
+    batch.remotes = bytes(15)
+
+
+def set_remotes4(batch: flowlink_pb2.Batch) -> None:
+    batch.remotes4 = batch.remotes4[:-1]
 
 
 def set_nul(batch: flowlink_pb2.Batch) -> None:
@@ -80,29 +84,68 @@ def set_garbage(batch: flowlink_pb2.Batch) -> None:
     batch.crc32c = google_crc32c.value(batch.columns)
 
 
+def set_kind(name: str, value: int) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        setattr(batch.kinds[0], name, value)
+
+    return change
+
+
+def set_port(value: int) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        batch.ports[0] = value
+
+    return change
+
+
+def set_step(step_ms: int) -> Change:
+    def change(batch: flowlink_pb2.Batch) -> None:
+        batch.interval.step_ms = step_ms
+
+    return change
+
+
+def set_many_kinds(batch: flowlink_pb2.Batch) -> None:
+    batch.kinds.extend([batch.kinds[0]] * MAX_RECORDS)
+
+
+def set_many_ports(batch: flowlink_pb2.Batch) -> None:
+    batch.ports.extend([80] * MAX_RECORDS)
+
+
 BAD: list[tuple[str, str, Change]] = [
     ("checksum", "crc32c", set_checksum),
     ("protobuf", "columns", set_garbage),
     ("unequal", "tx_bytes", append_column("tx_bytes", 1)),
+    ("unequal", "steps", append_column("steps", 1)),
     ("unequal", "errno", append_column("errno", 1)),
+    ("unequal", "port", set_step(0)),
     ("index", "local", set_column("local", 7)),
     ("index", "remote", set_column("remote", 7)),
-    ("index", "process", set_column("process", 2**31)),
-    ("range", "port", set_column("port", 0)),
-    ("range", "port", set_column("port", 65_536)),
-    ("range", "protocol", set_column("protocol", 1)),
-    ("range", "direction", set_column("direction", 3)),
-    ("range", "outcome", set_column("outcome", 0)),
-    ("range", "confidence", set_column("confidence", 9)),
+    ("index", "kind", set_column("kind", 7)),
+    ("index", "process", set_kind("process", 2**31)),
+    ("index", "server_port", set_column("server_port", 7)),
+    ("range", "port", set_port(0)),
+    ("range", "port", set_port(65_536)),
+    ("range", "protocol", set_kind("protocol", 1)),
+    ("range", "direction", set_kind("direction", 3)),
+    ("range", "direction", set_kind("direction", -1)),
+    ("range", "outcome", set_kind("outcome", 0)),
+    ("range", "errno", set_kind("errno", 4_096)),
+    ("range", "confidence", set_kind("confidence", 9)),
+    ("size", "kinds", set_many_kinds),
+    ("size", "ports", set_many_ports),
     ("counter", "count", set_column("count", 2**63)),
     ("counter", "tx_bytes", set_column("tx_bytes", 2**64 - 1)),
     ("counter", "rx_bytes", set_column("rx_bytes", 2**53)),
-    ("time", "last_ms", set_column("last_ms", 0)),
-    ("time", "last_ms", set_column("last_ms", DAY_MS + 1)),
+    ("counter", "duration_ms", set_column("duration_ms", 2**64 - 1)),
+    ("time", "steps", set_column("steps", DAY_MS)),
+    ("time", "steps", set_step(2**32 - 1)),
     ("time", "end_wall_ns", set_interval(NOW_NS, NOW_NS)),
     ("time", "longer than a day", set_interval(NOW_NS - 2 * DAY_MS * 10**6, NOW_NS)),
     ("future", "in the future", set_interval(NOW_NS + 25 * 3600 * 10**9, NOW_NS + 25 * 3600 * 10**9 + 1)),
     ("size", "remotes", set_remotes),
+    ("size", "remotes", set_remotes4),
     ("size", "address", set_address),
     ("text", "NUL", set_nul),
     ("text", "longer", set_long_name),
@@ -117,6 +160,61 @@ def test_what_can_never_be_right_is_refused_by_name(label: str, words: str, chan
     with pytest.raises(MalformedBatchError, match=words) as refused:
         decoded(batch)
     assert refused.value.label == label
+
+
+PLAINLY_BAD: list[tuple[str, str, Change]] = [
+    ("range", "port", set_column("port", 0)),
+    ("range", "port", set_column("port", 65_536)),
+    ("unequal", "errno", append_column("errno", 1)),
+    ("unequal", "kind", append_column("kind", 0)),
+    ("unequal", "server_port", set_step(1)),
+    ("index", "remote", set_column("remote", 7)),
+    ("index", "process", set_column("process", 2**31)),
+    ("range", "protocol", set_column("protocol", 1)),
+    ("range", "direction", set_column("direction", 3)),
+    ("range", "outcome", set_column("outcome", 0)),
+    ("range", "errno", set_column("errno", 2**32 - 1)),
+    ("range", "confidence", set_column("confidence", 9)),
+    ("time", "last_ms", set_column("last_ms", 0)),
+    ("time", "last_ms", set_column("last_ms", DAY_MS + 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("label", "words", "change"), PLAINLY_BAD, ids=[f"{label}-{words}" for label, words, _ in PLAINLY_BAD]
+)
+def test_the_spelling_of_the_previous_version_is_held_to_the_same(label: str, words: str, change: Change) -> None:
+    batch = good(plain=True)
+    decoded(batch)
+    change(batch)
+    with pytest.raises(MalformedBatchError, match=words) as refused:
+        decoded(batch)
+    assert refused.value.label == label
+
+
+def test_both_spellings_mean_the_same() -> None:
+    records = [
+        Flow(port=80, count=3),
+        Flow(port=53, protocol=17, remote="2001:db8::1", process="nginx", confidence=2),
+        Flow(port=81, remote="10.0.0.9", direction=1, outcome=3),
+        Flow(port=443, count=3),
+    ]
+
+    def spelled(*, plain: bool) -> list[tuple[object, ...]]:
+        batch = decoded(batch_of(records, end_ns=NOW_NS, plain=plain))
+        columns, kinds = batch.columns, batch.kinds
+        return [
+            (
+                *(batch.locals[columns.local[row]], *batch.remotes[columns.remote[row]].tolist()),
+                *(int(getattr(columns, name)[row]) for name in COLUMNS if name not in ("local", "remote", "kind")),
+                *(int(getattr(kinds, name)[columns.kind[row]]) for name in KIND if name not in ("errno", "process")),
+                batch.processes[kinds.process[columns.kind[row]]],
+            )
+            for row in range(len(columns))
+        ]
+
+    assert spelled(plain=False) == spelled(plain=True)
+    assert len(decoded(batch_of(records, end_ns=NOW_NS, plain=True)).kinds) == 3
 
 
 def test_too_many_records_are_refused() -> None:
@@ -158,12 +256,12 @@ def test_events_cannot_lie_far_behind_their_interval() -> None:
 
 def holds(flow_batch: FlowBatch) -> bool:
     columns = flow_batch.columns
-    every = [getattr(columns, name) for name in columns.__slots__]
+    every = [getattr(columns, name) for name in COLUMNS]
     return bool(
-        len({len(column) for column in every}) == 1
-        and (columns.local < len(flow_batch.locals)).all()
+        (columns.local < len(flow_batch.locals)).all()
         and (columns.remote < len(flow_batch.remotes)).all()
-        and (columns.process < len(flow_batch.processes)).all()
+        and (columns.kind < len(flow_batch.kinds)).all()
+        and (flow_batch.kinds.process < len(flow_batch.processes)).all()
         and all((column >= 0).all() for column in every)
         and all(
             int(np.asarray(column, object).sum()) < 2**53
@@ -211,6 +309,7 @@ def test_mutated_bytes_are_refused_or_keep_every_promise() -> None:
 
 
 @given(
+    st.booleans(),
     st.lists(
         st.tuples(
             st.sampled_from([field.name for field in flowlink_pb2.Columns.DESCRIPTOR.fields]),
@@ -218,13 +317,17 @@ def test_mutated_bytes_are_refused_or_keep_every_promise() -> None:
             st.integers(0, 2**32 - 1),
         ),
         max_size=4,
-    )
+    ),
 )
-def test_columns_with_a_right_checksum_and_wrong_values(changes: list[tuple[str, int, int]]) -> None:
-    batch = good()
+def test_columns_with_a_right_checksum_and_wrong_values(
+    plain: bool,
+    changes: list[tuple[str, int, int]],
+) -> None:
+    batch = good(plain=plain)
     columns = flowlink_pb2.Columns.FromString(batch.columns)
     for name, row, value in changes:
-        getattr(columns, name)[row] = value
+        column = getattr(columns, name)
+        column[row:] = [value] * max(1, len(column) - row)
     with_columns(batch, columns)
     survive(flowlink_pb2.AgentMessage(batch=batch).SerializeToString())
 

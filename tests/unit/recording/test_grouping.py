@@ -11,6 +11,7 @@ from aggregator.model.link import Link, Outcome
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
 from aggregator.model.workload import Address
+from aggregator.services.recording.deliveries import FlowColumns
 from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
 from aggregator.services.recording.identities import Identities
 from aggregator.services.recording.identity_json import identity_from_json, identity_to_json
@@ -41,9 +42,12 @@ class Desk:
         for seq, records in enumerate(batches, start=1):
             message = batch_of(records, end_ns=end_ms * 1_000_000)
             flow_batch = decode(b"", message, now_ms=self.now_ms)
-            answers = self.identities.look_up(CLUSTER, "node-1", flow_batch)
+            answers = self.identities.look_up([(CLUSTER, "node-1", flow_batch)], flow_batch.columns)
             answered.append(AnsweredBatch(key=KEY, seq=seq, batch=flow_batch, answers=answers))
-        return self.grouping.group(answered, self.identities.answers, resets=self.identities.resets, now_ms=self.now_ms)
+        columns = FlowColumns.joined([batch.batch.columns for batch in answered])
+        return self.grouping.group(
+            answered, columns, self.identities.answers, resets=self.identities.resets, now_ms=self.now_ms
+        )
 
 
 def test_rows_of_one_link_are_summed_exactly() -> None:
@@ -52,6 +56,14 @@ def test_rows_of_one_link_are_summed_exactly() -> None:
     deltas = desk.group([Flow(tx_bytes=large)], [Flow(tx_bytes=large, count=4)])
     (row,) = deltas.activity
     assert (row["client_count"], row["client_tx_bytes"], row["server_count"]) == (5, 2 * large, 0)
+
+
+def test_few_rows_among_many_answers_are_summed_alike() -> None:
+    """Where most answers are not in the group, the sums are kept by those that are."""
+    desk = Desk(FakeResolver())
+    desk.group(flows(400))
+    deltas = desk.group([Flow(port=8080, count=2), Flow(port=8080, count=3)], [Flow(port=8080, count=4)])
+    assert deltas.activity["client_count"].tolist() == [9]
 
 
 def test_client_and_server_meet_in_one_link() -> None:
