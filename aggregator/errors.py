@@ -10,6 +10,7 @@ WattleError
 │   └── LinkCollisionError     two Links have one id; nothing was written
 ├── IngestError           an agent's message cannot be accepted
 ├── ClusterError          the cluster view could not be read
+├── ServerError           the command line could not ask an aggregator, or got no answer that it understands
 └── RequestError          a caller's question or decision cannot be answered as it stands
     ├── NotFoundError          there is no such thing, or nothing that this caller may see
     ├── ForbiddenError         the caller lacks the right
@@ -81,6 +82,10 @@ class IngestError(WattleError):
 
 class ClusterError(WattleError):
     """The cluster view could not be read."""
+
+
+class ServerError(WattleError):
+    """An aggregator does not answer, or not as one."""
 
 
 class RequestError(WattleError):

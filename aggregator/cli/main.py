@@ -1,7 +1,7 @@
-"""`wattle`: the policy engine on files, with no server.
+"""`wattle`, also as `kubectl wattle`: the policy engine on files, with no server; and a client of a running aggregator.
 
-Exit codes: 0 fine, 1 the answer is no (denied, findings, an expectation that does not hold), 2 bad input. An error is
-one sentence that names file, document and field.
+Exit codes: 0 fine, 1 the answer is no (denied, findings, an expectation that does not hold), 2 bad input, a refusal, or
+no answer. An error is one sentence that names file, document and field.
 """
 
 import sys
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from aggregator.cli import check, export, judge, propose, rehearse, review, show
+from aggregator.cli.online import access, login, look, policy, say
 from aggregator.errors import WattleError
 
 BAD_INPUT = 2
@@ -17,7 +18,7 @@ BAD_INPUT = 2
 app = typer.Typer(
     name="wattle",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -30,9 +31,16 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
-def _root(
+def _root(  # cli.online.access reads what it was given
     *,
-    version: Annotated[
+    server: access.Server = "",
+    kubeconfig: access.Kubeconfig = "",
+    context_name: access.Context = "",
+    service_account: access.Account = "",
+    service: access.Service = "",
+    token_file: access.TokenFile = "",
+    ca_file: access.CaFile = "",
+    version: Annotated[  # its callback has printed it
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -45,7 +53,7 @@ def _version() -> str:
     return __version__
 
 
-for _module in (propose, judge, review, rehearse, check, export):
+for _module in (propose, judge, review, rehearse, check, export, login, look, policy, say):
     _module.register(app)
 
 

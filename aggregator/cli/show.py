@@ -50,7 +50,7 @@ def plain(text: str) -> None:
 
 def _console() -> Console:
     """Made anew: tests and pipes replace standard output. A pipe is wide enough for every row."""
-    wide = None if sys.stdout.isatty() else 200
+    wide = None if sys.stdout.isatty() else 1000
     return Console(file=sys.stdout, highlight=False, width=wide)
 
 
