@@ -19,7 +19,7 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 VERDICTS := build/tests
 
 DEMO_PACKAGES := python3-bpfcc python3-venv graphviz dnsmasq-base redis-server nginx-light nftables iproute2 util-linux
-TEST_PACKAGES := $(DEMO_PACKAGES) openssl postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium
+TEST_PACKAGES := $(DEMO_PACKAGES) openssl postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium prometheus
 
 define apt-install
 missing=$$(for p in $(1); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
@@ -162,9 +162,10 @@ test-e2e: setup ## a real cluster
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 .PHONY: images
-images: web ## build both container images into build/images (REGISTRY=, TAG=, BASE=debian:bookworm-slim)
+images: web ## build the container images into build/images (REGISTRY=, TAG=, IMAGES=, BASE=debian:bookworm-slim)
 	@$(call apt-install,buildah mmdebstrap)
-	@$(if $(filter 0,$(ME)),,sudo) env REGISTRY=$(REGISTRY) TAG=$(TAG) BASE=$(BASE) deploy/build-images build/images
+	@$(if $(filter 0,$(ME)),,sudo) env REGISTRY=$(REGISTRY) TAG=$(TAG) BASE=$(BASE) IMAGES="$(IMAGES)" \
+	  REVISION=$$(git -c safe.directory='*' rev-parse HEAD) deploy/build-images build/images
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 

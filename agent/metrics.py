@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 SPOOL_BATCHES = Gauge("wattle_agent_spool_batches", "Batches waiting for the aggregator's commit.")
 SPOOL_BYTES = Gauge("wattle_agent_spool_bytes", "Bytes that the spool holds in memory and on disk.")
+SPOOL_LIMIT_BYTES = Gauge("wattle_agent_spool_limit_bytes", "Bytes at which the spool gives up its oldest batch.")
 SPOOL_DEGRADED = Gauge(
     "wattle_agent_spool_degraded", "1 while the spool cannot write to its directory and keeps batches in memory only."
 )

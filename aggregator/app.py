@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -31,13 +32,16 @@ from aggregator.cluster.watch import KubernetesSource
 from aggregator.config import Settings
 from aggregator.errors import ConfigurationError
 from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticToken
+from aggregator.ingest.certificate import unix_end
 from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls, add_port
 from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
+from aggregator.metrics import TLS_CERTIFICATE_END
 from aggregator.model.agent import AgentAuthenticator
 from aggregator.services.authority.kubernetes import TokenReviews
 from aggregator.services.following import Following
 from aggregator.services.keeping.drifting import Drifting
 from aggregator.services.keeping.keeper import Keeper
+from aggregator.services.recording.pairs import PairCounting
 from aggregator.services.recording.recorder import Recorder
 from aggregator.services.recording.settling import Settler
 from aggregator.services.review import Review, Sources
@@ -62,7 +66,7 @@ async def serve(settings: Settings) -> None:
         with _listening(f"WATTLE_{name}_LISTEN", listen):
             pass  # gRPC binds for itself, but says less when it cannot
     with _listening("WATTLE_HTTP_LISTEN", settings.http_listen) as http_socket:
-        await asyncio.to_thread(migrate, settings.database_url)
+        await asyncio.to_thread(migrate, settings.database_url, wait_seconds=settings.database_wait_seconds)
         store = open_store(settings.database_url)
         try:
             await _run(settings, store, http_socket)
@@ -72,8 +76,10 @@ async def serve(settings: Settings) -> None:
 
 async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> None:
     source = _source(settings, store)
+    if settings.tls_certificate_file is not None and settings.tls_key_file is not None:
+        TLS_CERTIFICATE_END.set_function(partial(unix_end, settings.tls_certificate_file, settings.tls_key_file))
     recorder = Recorder(
-        sink=store.sink,
+        sink=PairCounting(store.sink, most=settings.pair_series) if settings.pair_series else store.sink,
         resolver=source.resolver,
         known_addresses=store.external_addresses,
         grace=timedelta(seconds=settings.grace_seconds),

@@ -5,13 +5,14 @@ Every field is documented in docs/configuration.md; a test proves it. All errors
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import ConfigurationError
 
+_Read = TypeVar("_Read", bound=BaseSettings)
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
 
@@ -20,16 +21,23 @@ def is_loopback(listen: str) -> bool:
     return listen.startswith(_LOOPBACK)
 
 
-class Settings(BaseSettings):
-    """The aggregator's configuration."""
+class DatabaseSettings(BaseSettings):
+    """Which database: all that a migration needs to know."""
 
     model_config = SettingsConfigDict(env_prefix="WATTLE_", extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    cluster: str = Field(default="default", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
-    """Name of the cluster that this aggregator's own source shows, DNS-1123."""
-
     database_url: str = "sqlite:///wattle.db"
     """Where links are kept: sqlite:///PATH (one process) or postgresql+psycopg://USER@HOST/DATABASE."""
+
+    database_wait_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """How long to wait at the start for a database that does not answer yet, in seconds."""
+
+
+class Settings(DatabaseSettings):
+    """The aggregator's configuration."""
+
+    cluster: str = Field(default="default", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    """Name of the cluster that this aggregator's own source shows, DNS-1123."""
 
     source: Literal["manifests", "kubernetes"] = "manifests"
     """Where the cluster view comes from: a directory of manifests, or the API server."""
@@ -79,6 +87,9 @@ class Settings(BaseSettings):
     keeping_seconds: float = Field(default=5.0, ge=0.5, le=3600)
     """How often drift, policies on watch and enforcement are looked at, in seconds; less often where that is dear."""
 
+    pair_series: int = Field(default=0, ge=0, le=10_000)
+    """Pairs of workloads that get counters of their own on /metrics, whoever comes first; 0 = none."""
+
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
         problems = []
@@ -120,8 +131,17 @@ class Settings(BaseSettings):
 
 def settings_from_environment() -> Settings:
     """Read and validate everything together. Raises ConfigurationError with one line a problem."""
+    return _read(Settings)
+
+
+def database_settings_from_environment() -> DatabaseSettings:
+    """Only what concerns the database. Raises ConfigurationError with one line a problem."""
+    return _read(DatabaseSettings)
+
+
+def _read(what: type[_Read]) -> _Read:
     try:
-        return Settings()
+        return what()
     except ValidationError as exc:
         problems = [
             f"WATTLE_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"

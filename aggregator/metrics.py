@@ -28,6 +28,11 @@ INGEST_CLOCK_SKEW = Gauge(
     "wattle_ingest_largest_clock_skew_seconds", "The largest difference of an agent's wall clock from this one's."
 )
 
+TLS_CERTIFICATE_END = Gauge(
+    "wattle_tls_certificate_end_seconds",
+    "Unix time at which the certificate of ingest and query ends; 0 when it has ended or cannot be read.",
+)
+
 # ---- recording ------------------------------------------------------------------------------------------------------
 
 RECORDING_ALIVE = Gauge("wattle_recording_alive_seconds", "Unix time at which the recorder last made a step.")
@@ -51,6 +56,21 @@ RECORDING_ROLLED_UP = Counter(
 )
 PENDING_SETTLED = Counter(
     "wattle_pending_settled_flows_total", "Flows that waited for the cluster view, by outcome.", ["outcome"]
+)
+
+PAIR_CONNECTIONS = Counter(
+    "wattle_pair_connections_total",
+    "Connections, and datagrams of UDP clients, between two workloads; only with pair_series above 0.",
+    ["cluster", "source_namespace", "source", "destination_namespace", "destination"],
+)
+PAIR_BYTES = Counter(
+    "wattle_pair_bytes_total",
+    "Payload bytes in both directions between two workloads; only with pair_series above 0.",
+    ["cluster", "source_namespace", "source", "destination_namespace", "destination"],
+)
+PAIR_UNLISTED = Counter(
+    "wattle_pair_unlisted_connections_total",
+    "Connections of pairs that came after pair_series was reached; they have no series of their own.",
 )
 
 # ---- store ----------------------------------------------------------------------------------------------------------

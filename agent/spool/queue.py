@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from agent.errors import SpoolError
-from agent.metrics import SPOOL_BATCHES, SPOOL_BYTES, SPOOL_DEGRADED, SPOOL_LOST_RECORDS
+from agent.metrics import SPOOL_BATCHES, SPOOL_BYTES, SPOOL_DEGRADED, SPOOL_LIMIT_BYTES, SPOOL_LOST_RECORDS
 from agent.spool.journal import Journal, Segment, new_epoch
 from wattle.v1 import flowlink_pb2
 
@@ -108,6 +108,7 @@ class Spool:
         self._journal: Journal | None = None
         self._stop = threading.Event()
         self._syncer: threading.Thread | None = None
+        SPOOL_LIMIT_BYTES.set(self._limits.disk_bytes if directory is not None else self._limits.memory_bytes)
         if directory is not None:
             self._open(directory, boot_id)
         self._publish()

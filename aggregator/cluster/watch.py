@@ -179,6 +179,7 @@ class KubernetesSource:
                 metrics.CLUSTER_CACHE_AGE.labels(self.cluster, kind).set(max(0.0, now - reflector.right_at))
         metrics.CLUSTER_VIEW_STALE.labels(self.cluster).set(self.stale)
         metrics.CLUSTER_OBJECTS.labels(self.cluster, "Pod").set(len(self.view.pods))
+        metrics.CLUSTER_OBJECTS.labels(self.cluster, "Node").set(len(self.view.nodes))
 
     def _right_at(self) -> float:
         needed = [r for r in self.reflectors.values() if r.watched.needed]

@@ -4,7 +4,9 @@ Invariant: one aggregator migrates at a time (an advisory lock on PostgreSQL, th
 for a lock for longer than a few seconds, and every migration is a transaction of its own.
 """
 
+import logging
 import re
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,22 +14,39 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, text
 
+from aggregator.errors import StoreUnavailableError
 from aggregator.store.database import is_sqlite, open_engine
 from aggregator.store.keys import DAY_MINUTES, milliseconds
 from aggregator.store.merging import translated
 from aggregator.store.postgres import create_partitions, days_ahead
 from aggregator.store.schema import metadata
 
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
 MIGRATION_LOCK = 0x57415454_00000003
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"
 
 
-def migrate(url: str) -> None:
-    """Bring the schema up to date, and make room for the next days. Raises ConfigurationError or StoreError."""
+def migrate(url: str, *, wait_seconds: float = 0.0) -> None:
+    """Bring the schema up to date, and make room for the next days. Raises ConfigurationError or StoreError.
+
+    `wait_seconds`: how long a database may take that does not answer yet, as one that is started together with us.
+    """
     engine = open_engine(url)
+    end = time.monotonic() + wait_seconds
     try:
-        migrate_engine(engine)
+        while True:
+            try:
+                migrate_engine(engine)
+            except StoreUnavailableError as error:
+                if time.monotonic() >= end:
+                    raise
+                log.info("%s; trying again", error)
+                time.sleep(RETRY_SECONDS)
+            else:
+                return
     finally:
         engine.dispose()
 

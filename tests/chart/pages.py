@@ -40,12 +40,13 @@ AGENT_ELSEWHERE = {
     "plaintext": "only to loopback",
     "certificate_file": "in a cluster an agent shows its pod's token",
     "key_file": "in a cluster an agent shows its pod's token",
-    "server_name": "the certificate has the Service's name",
+    "server_name": "the certificate has the Service's name; a member says member.serverName",
     "proc_root": "with hostPID the pod's own /proc shows the node",
 }
 AGGREGATOR_OWNED = {
     "cluster",
     "database_url",
+    "database_wait_seconds",
     "source",
     "http_listen",
     "ingest_listen",

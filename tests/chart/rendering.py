@@ -9,7 +9,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "wattle"
-CI = sorted((CHART / "ci").glob("*-values.yaml"))
+CI = sorted(path for path in (CHART / "ci").glob("*-values.yaml") if "refused" not in path.name)
+AGGREGATORS = [path for path in CI if path.name != "member-values.yaml"]
 helm_python = pytest.importorskip("helm_python", reason="Helm's SDK has no wheel for this machine")
 
 Values = dict[str, Any]
@@ -47,8 +48,8 @@ def kinds(objects: Iterable[Object]) -> list[str]:
 
 
 def pod_of(objects: Iterable[Object], program: str) -> Object:
-    """The pod template of `agent` or `aggregator`."""
-    kind = "DaemonSet" if program == "agent" else "Deployment"
+    """The pod template of `agent`, `aggregator` or `postgres`."""
+    kind = {"agent": "DaemonSet", "aggregator": "Deployment", "postgres": "StatefulSet"}[program]
     template: Object = named(objects, kind, f"wattle-{program}")["spec"]["template"]
     return template
 

@@ -2,6 +2,7 @@
 
 import base64
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_self_made_one_is_good_for_the_address_agents_are_told(tmp_path: Pat
     client, server, host = contexts(tmp_path)
     shake_hands(client, server, host)
     shake_hands(client, server, host.replace("ingest", "query"))
+
+
+def test_the_authoritys_key_reaches_no_pod() -> None:
+    objects = render()
+    authority = named(objects, "Secret", "wattle-authority")["data"]
+    assert authority["tls.crt"] == named(objects, "Secret", "wattle-ingest-tls")["data"]["ca.crt"]
+    mounted = [
+        v["secret"] for p in ("agent", "aggregator") for v in pod_of(objects, p)["spec"]["volumes"] if "secret" in v
+    ]
+    assert {each["secretName"] for each in mounted} == {"wattle-ingest-tls"}
+
+
+def test_it_is_renewed_when_a_third_of_its_time_is_left() -> None:
+    made = named(render({"tls": {"days": 30}}), "Secret", "wattle-ingest-tls")["metadata"]["annotations"]
+    assert abs(int(made["wattle/renew-after"]) - time.time() - 20 * 86400) < 300
 
 
 def test_it_is_good_for_no_other(tmp_path: Path) -> None:
@@ -81,7 +97,8 @@ def test_cert_manager_takes_an_issuer_that_is_there() -> None:
 
 def test_a_secret_that_is_there() -> None:
     objects = render({"tls": {"mode": "secret", "secretName": "mine"}})
-    assert not any(kind.startswith(("Secret", "Certificate")) for kind in kinds(objects))
+    assert not {"Secret/wattle-ingest-tls", "Secret/wattle-authority"} & set(kinds(objects))
+    assert not any(kind.startswith("Certificate") for kind in kinds(objects))
     for program in ("agent", "aggregator"):
         [volume] = [v for v in pod_of(objects, program)["spec"]["volumes"] if v["name"] == "tls"]
         assert volume["secret"]["secretName"] == "mine"

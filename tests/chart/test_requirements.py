@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
-from tests.chart.rendering import helm_python, render
+from tests.chart.rendering import CHART, CI, helm_python, render, values_of
 
 POSTGRES = {"kind": "postgres", "postgres": {"secretName": "db"}}
+SQLITE = {"kind": "sqlite"}
+MEMBER = {"server": "h:1", "caSecretName": "s"}
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -18,12 +20,16 @@ def refusal(values: dict[str, Any]) -> str:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"aggregator": {"replicas": 2}}, "aggregator.replicas above 1 needs database.kind=postgres"),
-        ({"database": {"kind": "postgres"}}, "database.kind=postgres needs database.postgres.secretName"),
-        ({"database": {"postgres": {"secretName": "db"}}}, "database.postgres.secretName is given, but database.kind"),
         (
-            {"database": {"sqlite": {"persistent": False, "existingClaim": "c"}}},
-            "database.sqlite.existingClaim is given, but database.sqlite.persistent=false",
+            {"aggregator": {"replicas": 2}, "database": SQLITE},
+            "aggregator.replicas above 1 needs database.kind=postgres",
+        ),
+        ({"database": {"kind": "postgres"}}, "database.kind=postgres needs database.postgres.secretName"),
+        ({"database": {"postgres": {"secretName": "db"}}}, "secretName is given, but database.kind=trial"),
+        ({"database": POSTGRES | SQLITE}, "secretName is given, but database.kind=sqlite"),
+        (
+            {"database": {"storage": {"persistent": False, "existingClaim": "c"}}},
+            "database.storage.existingClaim is given, but database.storage.persistent=false",
         ),
         ({"tls": {"mode": "secret"}}, "tls.mode=secret needs tls.secretName"),
         ({"tls": {"secretName": "s"}}, "tls.secretName is given, but tls.mode=self-made"),
@@ -35,6 +41,20 @@ def refusal(values: dict[str, Any]) -> str:
         ({"ingress": {"enabled": True, "tlsSecretName": "s"}}, "ingress.enabled=true needs ingress.host"),
         ({"ingress": {"enabled": True, "host": "w.example.com"}}, "ingress.enabled=true needs ingress.tlsSecretName"),
         ({"aggregator": {"httpPort": 9000, "ingestPort": 9000}}, "must differ"),
+        ({"platform": "gke-autopilot"}, "no agent can run there: use a GKE Standard cluster"),
+        ({"platform": "openshift"}, "platform=openshift cannot run database.kind=trial"),
+        ({"aggregator": {"enabled": False}}, "it needs member.server"),
+        ({"aggregator": {"enabled": False}, "member": {"server": "h:1"}}, "and member.caSecretName"),
+        ({"member": MEMBER}, "member.* is given, but aggregator.enabled=true"),
+        ({"httpRoute": {"enabled": True}}, "httpRoute.enabled=true needs httpRoute.parentRefs"),
+        (
+            {
+                "aggregator": {"enabled": False},
+                "member": MEMBER,
+                "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]},
+            },
+            "a member has no page",
+        ),
     ],
 )
 def test_a_contradiction_is_refused_with_a_sentence(values: dict[str, Any], sentence: str) -> None:
@@ -42,7 +62,8 @@ def test_a_contradiction_is_refused_with_a_sentence(values: dict[str, Any], sent
 
 
 def test_all_contradictions_are_said_at_once() -> None:
-    said = refusal({"aggregator": {"replicas": 2}, "tls": {"mode": "secret"}, "ingress": {"enabled": True}})
+    values = {"aggregator": {"replicas": 2}, "tls": {"mode": "secret"}, "ingress": {"enabled": True}}
+    said = refusal(values | {"database": SQLITE})
     assert said.count("  - ") == 4
 
 
@@ -62,6 +83,10 @@ def test_all_contradictions_are_said_at_once() -> None:
         {"aggregator": {"replicas": 0}},
         {"cluster": "Not A Name"},
         {"database": {"kind": "mysql"}},
+        {"database": {"sqlite": {}}},
+        {"platform": "gke"},
+        {"member": {"server": "no-port"}},
+        {"httpRoute": {"parentRefs": [{"nme": "g"}]}},
         {"tls": {"mode": "none"}},
         {"networkPolicy": {"apiServerPorts": []}},
     ],
@@ -69,6 +94,11 @@ def test_all_contradictions_are_said_at_once() -> None:
 )
 def test_what_the_schema_does_not_know_is_refused(values: dict[str, Any]) -> None:
     refusal(values)
+
+
+def test_what_a_file_is_named_for_is_refused() -> None:
+    [refused] = [path for path in (CHART / "ci").glob("*-values.yaml") if path not in CI]
+    assert "Autopilot allows neither hostPID" in refusal(values_of(refused))
 
 
 def test_postgres_alone_is_no_contradiction() -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.config import AgentConfig, read_config
 from aggregator.config import Settings
 from tests.chart import pages
-from tests.chart.rendering import CI, environment_of, render, values_of
+from tests.chart.rendering import AGGREGATORS, CHART, environment_of, render, values_of
 
 
 def agent_environment(values: dict[str, Any]) -> dict[str, str]:
@@ -18,7 +18,7 @@ def agent_environment(values: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("path", CI, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", AGGREGATORS, ids=lambda path: path.stem)
 def test_the_agent_starts_with_it(path: Path) -> None:
     environment = agent_environment(values_of(path))
     fields = {f"WATTLE_{field.name.upper()}" for field in dataclasses.fields(AgentConfig)}
@@ -29,7 +29,13 @@ def test_the_agent_starts_with_it(path: Path) -> None:
     assert config.ca_file is not None
 
 
-@pytest.mark.parametrize("path", CI, ids=lambda path: path.stem)
+def test_a_members_agent_delivers_to_the_other_cluster() -> None:
+    config, _ = read_config([], agent_environment(values_of(CHART / "ci" / "member-values.yaml")))
+    assert (config.server, config.server_name) == ("ingest.wattle.example.com:8471", "wattle-ingest.wattle.svc")
+    assert config.cluster == "east"
+
+
+@pytest.mark.parametrize("path", AGGREGATORS, ids=lambda path: path.stem)
 def test_the_aggregator_starts_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environment = environment_of(render(values_of(path)), "aggregator")
     assert environment.keys() <= {f"WATTLE_{name.upper()}" for name in Settings.model_fields}
@@ -59,7 +65,8 @@ def _plain(value: Any) -> Any:
 
 
 def test_every_setting_is_set_by_the_chart_or_open_or_left_out_for_a_reason() -> None:
-    agent, aggregator = environment_of(render(), "agent"), environment_of(render(), "aggregator")
+    agent = environment_of(render(), "agent")
+    aggregator = environment_of(render({"rbac": {"dryRun": True}}), "aggregator")
     assert {f"WATTLE_{name.upper()}" for name in pages.AGENT_OWNED} == agent.keys()
     assert {f"WATTLE_{name.upper()}" for name in pages.AGGREGATOR_OWNED} == aggregator.keys()
     for owned, elsewhere, known in (

@@ -1,21 +1,27 @@
 """One test a switch: what it adds, and that it is away without it."""
 
+import base64
+import json
 import re
 from typing import Any
 
 import pytest
 
 from tests.chart.rendering import (
+    CHART,
+    ROOT,
     container_of,
     environment_of,
     kinds,
     named,
     pod_of,
     render,
+    values_of,
 )
 
 CAPABILITIES = ["BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE"]
 POSTGRES = {"kind": "postgres", "postgres": {"secretName": "db"}}
+SQLITE = {"kind": "sqlite"}
 
 
 def agent(**values: Any) -> list[dict[str, Any]]:
@@ -169,7 +175,7 @@ def test_scheduling_and_resources_are_taken_over(program: str) -> None:
     assert pod["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux", "disk": "ssd"}
     assert pod["metadata"]["annotations"] == given["podAnnotations"]
     assert pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2Gi"
-    assert "priorityClassName" not in pod_of(render(), program)["spec"]
+    assert pod_of(render(), program)["spec"]["priorityClassName"] == "wattle"
 
 
 # ---- the aggregator -------------------------------------------------------------------------------------------------
@@ -190,13 +196,11 @@ def test_the_aggregator_has_no_privilege() -> None:
 
 
 def test_the_image_runs_as_the_user_that_the_chart_names() -> None:
-    from tests.chart.rendering import ROOT
-
     assert "USER 65532:65532" in (ROOT / "Dockerfile.aggregator").read_text()
 
 
 def test_sqlite_is_on_a_claim_of_one_pod() -> None:
-    objects = render()
+    objects = render({"database": SQLITE})
     deployment = named(objects, "Deployment", "wattle-aggregator")["spec"]
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
     assert volumes(objects, "aggregator")["database"] == {"persistentVolumeClaim": {"claimName": "wattle-database"}}
@@ -205,15 +209,64 @@ def test_sqlite_is_on_a_claim_of_one_pod() -> None:
 
 
 def test_the_claim_can_be_another() -> None:
-    sqlite = {"size": "1Ti", "storageClassName": "fast"}
-    claim = named(render({"database": {"sqlite": sqlite}}), "PersistentVolumeClaim", "wattle-database")["spec"]
-    assert (claim["resources"]["requests"]["storage"], claim["storageClassName"]) == ("1Ti", "fast")
-    objects = render({"database": {"sqlite": {"existingClaim": "mine"}}})
-    assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
-    assert volumes(objects, "aggregator")["database"]["persistentVolumeClaim"]["claimName"] == "mine"
-    objects = render({"database": {"sqlite": {"persistent": False}}})
-    assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
-    assert volumes(objects, "aggregator")["database"] == {"emptyDir": {}}
+    for kind, program in (("sqlite", "aggregator"), ("trial", "postgres")):
+
+        def with_storage(kind: str = kind, **storage: Any) -> list[dict[str, Any]]:
+            return render({"database": {"kind": kind, "storage": storage}})
+
+        objects = with_storage(size="1Ti", storageClassName="fast")
+        claim = named(objects, "PersistentVolumeClaim", "wattle-database")["spec"]
+        assert (claim["resources"]["requests"]["storage"], claim["storageClassName"]) == ("1Ti", "fast")
+        objects = with_storage(existingClaim="mine")
+        assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
+        assert volumes(objects, program)["database"]["persistentVolumeClaim"]["claimName"] == "mine"
+        objects = with_storage(persistent=False)
+        assert not any(kind.startswith("PersistentVolumeClaim") for kind in kinds(objects))
+        assert volumes(objects, program)["database"] == {"emptyDir": {}}
+
+
+def test_a_plain_install_brings_a_postgres_for_trying_out() -> None:
+    objects = render()
+    container = container_of(objects, "postgres")
+    assert container["securityContext"] == container_of(objects, "aggregator")["securityContext"]
+    assert pod_of(objects, "postgres")["spec"]["securityContext"]["runAsUser"] == 65532
+    assert pod_of(objects, "postgres")["spec"]["automountServiceAccountToken"] is False
+    secret = named(objects, "Secret", "wattle-postgres")["data"]
+    password = base64.b64decode(secret["password"]).decode()
+    assert len(password) == 40
+    url = base64.b64decode(secret["url"]).decode()
+    assert url == f"postgresql+psycopg://wattle:{password}@wattle-postgres.wattle.svc:5432/wattle"
+    [variable] = [e for e in container_of(objects, "aggregator")["env"] if e["name"] == "WATTLE_DATABASE_URL"]
+    assert variable["valueFrom"] == {"secretKeyRef": {"name": "wattle-postgres", "key": "url"}}
+    assert named(objects, "Service", "wattle-postgres")["spec"]["clusterIP"] == "None"
+    for kind in ("sqlite", "postgres"):
+        others = render({"database": POSTGRES if kind == "postgres" else SQLITE})
+        assert not any("postgres" in name for name in kinds(others))
+
+
+def test_the_images_user_and_folders_are_the_charts() -> None:
+    text = (ROOT / "Dockerfile.postgres").read_text()
+    assert "USER 65532:65532" in text
+    assert "--uid 65532 --gid 65532 postgres" in text
+    objects = render()
+    assert mounts(objects, "postgres")["database"] == ("/var/lib/postgresql", False)
+    listed = {each["name"]: each["value"] for each in container_of(objects, "postgres")["env"]}
+    assert listed["PGDATA"].startswith("/var/lib/postgresql/")
+    assert listed["WATTLE_PASSWORD_FILE"] == f"{mounts(objects, 'postgres')['password'][0]}/password"
+
+
+def test_a_migration_comes_before_everything_else() -> None:
+    job = named(render({"database": POSTGRES}), "Job", "wattle-migration")
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    aggregator = container_of(render({"database": POSTGRES}), "aggregator")
+    assert container["args"] == ["--migrate"]
+    assert container["image"] == aggregator["image"]
+    assert container["env"][0] == next(e for e in aggregator["env"] if e["name"] == "WATTLE_DATABASE_URL")
+    assert container["securityContext"] == aggregator["securityContext"]
+    off = {"kind": "postgres", "postgres": {"secretName": "db", "migrationJob": False}}
+    for database in (off, {}, SQLITE):
+        assert "Job/wattle-migration" not in kinds(render({"database": database}))
 
 
 def test_postgres_is_yours_and_its_url_stays_in_the_secret() -> None:
@@ -231,6 +284,8 @@ def test_several_replicas_keep_apart_and_are_not_all_evicted_at_once() -> None:
     objects = render({"database": POSTGRES, "aggregator": {"replicas": 3}})
     assert named(objects, "PodDisruptionBudget", "wattle-aggregator")["spec"]["maxUnavailable"] == 1
     assert "podAntiAffinity" in pod_of(objects, "aggregator")["spec"]["affinity"]
+    [spread] = pod_of(objects, "aggregator")["spec"]["topologySpreadConstraints"]
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("topology.kubernetes.io/zone", "ScheduleAnyway")
     assert "affinity" not in pod_of(render(), "aggregator")["spec"]
     assert "PodDisruptionBudget/wattle-aggregator" not in kinds(render())
 
@@ -280,9 +335,60 @@ def test_ingress() -> None:
     assert rule["http"]["paths"][0]["backend"] == {"service": {"name": "wattle-http", "port": {"name": "http"}}}
 
 
+def test_http_route() -> None:
+    assert "HTTPRoute/wattle" not in kinds(render())
+    parent = {"name": "public", "namespace": "gateways", "sectionName": "https"}
+    given = {"enabled": True, "parentRefs": [parent], "hostnames": ["h.example.com"]}
+    route = named(render({"httpRoute": given}), "HTTPRoute", "wattle")["spec"]
+    assert (route["parentRefs"], route["hostnames"]) == ([parent], ["h.example.com"])
+    assert route["rules"][0]["backendRefs"] == [{"name": "wattle-http", "port": 8470}]
+
+
+def test_priority_class() -> None:
+    objects = render({"priorityClass": {"value": 7}})
+    assert named(objects, "PriorityClass", "wattle")["value"] == 7
+    for program in ("agent", "aggregator", "postgres"):
+        assert pod_of(objects, program)["spec"]["priorityClassName"] == "wattle"
+    without = render({"priorityClass": {"create": False}})
+    assert "PriorityClass/wattle" not in kinds(without)
+    assert "priorityClassName" not in pod_of(without, "agent")["spec"]
+    given = render({"agent": {"priorityClassName": "system-node-critical"}})
+    assert pod_of(given, "agent")["spec"]["priorityClassName"] == "system-node-critical"
+
+
+def test_openshift_chooses_users_and_gets_constraints_for_the_agent() -> None:
+    objects = render({"platform": "openshift", "database": POSTGRES})
+    assert pod_of(objects, "aggregator")["spec"]["securityContext"].keys() == {
+        "runAsNonRoot",
+        "fsGroupChangePolicy",
+        "seccompProfile",
+    }
+    constraints = named(objects, "SecurityContextConstraints", "wattle-agent")
+    assert constraints["users"] == ["system:serviceaccount:wattle:wattle-agent"]
+    assert constraints["allowedCapabilities"] == CAPABILITIES
+    assert constraints["allowPrivilegedContainer"] is False
+    asked = {next(iter(volume)) for volume in volumes(objects, "agent").values()}
+    assert asked <= set(constraints["volumes"])
+    privileged = render({"platform": "openshift", "database": POSTGRES, "agent": {"privileged": True}})
+    assert named(privileged, "SecurityContextConstraints", "wattle-agent")["allowPrivilegedContainer"] is True
+    assert not any("SecurityContext" in kind for kind in kinds(render()))
+
+
+def test_dashboard() -> None:
+    assert "ConfigMap/wattle-dashboard" not in kinds(render())
+    found = named(
+        render({"monitoring": {"dashboard": {"enabled": True, "labels": {"a": "b"}}}}), "ConfigMap", "wattle-dashboard"
+    )
+    assert found["metadata"]["labels"]["a"] == "b"
+    assert json.loads(found["data"]["wattle.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
 def test_monitoring() -> None:
     assert not any("Monitor" in kind for kind in kinds(render()))
     objects = render({"monitoring": {"enabled": True, "labels": {"release": "p"}, "interval": "5s"}})
+    rule = named(objects, "PrometheusRule", "wattle")
+    assert rule["metadata"]["labels"]["release"] == "p"
+    assert rule["spec"] == values_of(CHART / "files" / "rules.yaml")
     for kind, name, key in (
         ("PodMonitor", "wattle-agent", "podMetricsEndpoints"),
         ("ServiceMonitor", "wattle-aggregator", "endpoints"),
@@ -314,7 +420,12 @@ def test_network_policies_for_wattle_itself() -> None:
     assert agents["policyTypes"] == ["Ingress", "Egress"]
     policy = named(closed, "NetworkPolicy", "wattle-aggregator")["spec"]
     assert policy["ingress"][1]["from"] == [{"namespaceSelector": {}}]
-    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [443, 6443, 53, 53]
+    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [443, 6443, 53, 53, 5432]
+    database = named(closed, "NetworkPolicy", "wattle-postgres")["spec"]
+    assert (database["policyTypes"], "egress" in database) == (["Ingress", "Egress"], False)
+    [callers] = database["ingress"]
+    [selector] = callers["from"]
+    assert selector["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "aggregator"
 
 
 # ---- names and images -----------------------------------------------------------------------------------------------

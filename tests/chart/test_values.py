@@ -26,6 +26,9 @@ WHOLE = {
     "aggregator.affinity",
     "aggregator.podAnnotations",
     "ingress.annotations",
+    "database.trial.resources",
+    "httpRoute.parentRefs",
+    "monitoring.dashboard.labels",
     "monitoring.labels",
 }
 
@@ -44,9 +47,12 @@ def used() -> set[str]:
     for path in TEMPLATES:
         text = re.sub(r"\{\{-? /\*.*?\*/ -?\}\}", "", path.read_text(), flags=re.DOTALL)
         found |= set(re.findall(r"\.Values\.([A-Za-z]+(?:\.[A-Za-z]+)*)", text))
-        if "with .Values.database }}" in text:
-            found |= {f"database.{name}" for name in re.findall(r"[ (]\.((?:kind|sqlite)(?:\.[A-Za-z]+)*)", text)}
-    return found - {"database"}
+        if "with .Values.database.storage }}" in text:
+            found |= {
+                f"database.storage.{name}"
+                for name in re.findall(r"[ (]\.(persistent|size|storageClassName|existingClaim)\b", text)
+            }
+    return found - {"database.storage"}
 
 
 DECLARED = set(leaves(values_of(CHART / "values.yaml")))

@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sqlalchemy import create_engine, inspect
 
 from tests.demo import ROOT
 from wattle.v1 import query_pb2, query_pb2_grpc
@@ -159,3 +160,44 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, objects: Path) -> None:
         listen = f"127.0.0.1:{other.getsockname()[1]}"
         for name in ("HTTP_LISTEN", "INGEST_LISTEN", "QUERY_LISTEN"):
             assert f"cannot listen on WATTLE_{name}={listen}" in refused(environment(tmp_path, **{name: listen}))
+
+
+def ended(env: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "aggregator", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_health_says_whether_it_is_ready(tmp_path: Path, objects: Path) -> None:
+    del objects
+    env = environment(tmp_path)
+    away = ended(env, "--health")
+    assert away.returncode == 5
+    assert f"no aggregator answers on {env['WATTLE_HTTP_LISTEN']}" in away.stdout
+    with running(env):
+        there = ended(env, "--health")
+    assert (there.returncode, there.stdout, there.stderr) == (0, "ready\n", "")
+
+
+def test_a_migration_needs_the_database_and_nothing_else(postgres_url: str) -> None:
+    env = {"PATH": os.environ["PATH"], "WATTLE_DATABASE_URL": postgres_url}
+    for _ in range(2):  # a second one finds nothing to do
+        done = ended(env, "--migrate")
+        assert done.returncode == 0, done.stderr
+    engine = create_engine(postgres_url)
+    assert "link" in inspect(engine).get_table_names()
+    engine.dispose()
+
+
+def test_a_database_that_is_away_is_said_or_waited_for(tmp_path: Path) -> None:
+    env = {
+        "PATH": os.environ["PATH"],
+        "WATTLE_DATABASE_URL": f"postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/d",
+    }
+    done = ended(env, "--migrate")
+    assert done.returncode == 1
+    assert "wattle-aggregator: the database is not available" in done.stderr
+    assert "secret" not in done.stderr
+    waited = ended(env | {"WATTLE_DATABASE_WAIT_SECONDS": "1.5"}, "--migrate")
+    assert waited.returncode == 1
+    assert waited.stderr.count("trying again") >= 1
