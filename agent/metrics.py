@@ -62,8 +62,8 @@ OPEN_LOOK_FAILURES = Counter(
 PROGRAM_RUNS = Gauge(
     "wattle_agent_program_runs", "Runs of each BPF program while kernel.bpf_stats_enabled is on.", ["program"]
 )
-PROGRAM_NS = Gauge(
-    "wattle_agent_program_run_nanoseconds",
+PROGRAM_SECONDS = Gauge(
+    "wattle_agent_program_run_seconds",
     "Time in each BPF program while kernel.bpf_stats_enabled is on.",
     ["program"],
 )

@@ -123,7 +123,7 @@ class Node:
         """Numbers that are read when somebody asks."""
         for name, program in self.capture.programs().items():
             metrics.PROGRAM_RUNS.labels(name).set(program.runs)
-            metrics.PROGRAM_NS.labels(name).set(program.run_time_ns)
+            metrics.PROGRAM_SECONDS.labels(name).set(program.run_time_ns / 1e9)
 
     def close(self) -> None:
         self.capture.close()
