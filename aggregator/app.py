@@ -9,49 +9,31 @@ import contextlib
 import logging
 import signal
 import socket
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import assert_never
 
 import grpc.aio
 import uvicorn
 from fastapi import FastAPI
 
-from aggregator.api.asking import Authenticator
+from aggregator.api.asking import Answering
 from aggregator.api.query_door import add_queries
-from aggregator.api.rest import Development, NobodyYet, create_api
-from aggregator.cluster.dryrun import ServerSideDryRun
-from aggregator.cluster.identify import TokenReviewAuthenticator
-from aggregator.cluster.manifests import ManifestSource
-from aggregator.cluster.source import ClusterSource
-from aggregator.cluster.transport import KubernetesApi
-from aggregator.cluster.watch import KubernetesSource
+from aggregator.api.rest import create_api
+from aggregator.assembly import agent_authenticator, assemble
+from aggregator.cluster.clusters import Clusters
 from aggregator.config import Settings
 from aggregator.errors import ConfigurationError
-from aggregator.ingest.authenticate import LoopbackPlaintext, MutualTLS, StaticToken
 from aggregator.ingest.certificate import unix_end
 from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, ServerTls, add_port
 from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
 from aggregator.metrics import TLS_CERTIFICATE_END
-from aggregator.model.agent import AgentAuthenticator
-from aggregator.services.authority.kubernetes import TokenReviews
 from aggregator.services.following import Following
-from aggregator.services.keeping.drifting import Drifting
-from aggregator.services.keeping.keeper import Keeper
 from aggregator.services.recording.pairs import PairCounting
 from aggregator.services.recording.recorder import Recorder
 from aggregator.services.recording.settling import Settler
-from aggregator.services.review import Review, Sources
 from aggregator.store import Store, migrate, open_store
-from aggregator.store.decisions import DecisionLog
-from aggregator.store.events import EventLog
-from aggregator.store.installation import masking_key
-from aggregator.store.overview import Overview
-from aggregator.store.sightings import days_seen
-from aggregator.store.sign_offs import SignOffs
 from aggregator.web.site import add_web
 
 log = logging.getLogger(__name__)
@@ -75,37 +57,32 @@ async def serve(settings: Settings) -> None:
 
 
 async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> None:
-    source = _source(settings, store)
+    assembled = assemble(settings, store)
+    home = assembled[settings.cluster]
+    others = {name: one.answering for name, one in assembled.items() if one is not home}
+    clusters = Clusters(one.source for one in assembled.values())
     if settings.tls_certificate_file is not None and settings.tls_key_file is not None:
         TLS_CERTIFICATE_END.set_function(partial(unix_end, settings.tls_certificate_file, settings.tls_key_file))
     recorder = Recorder(
         sink=PairCounting(store.sink, most=settings.pair_series) if settings.pair_series else store.sink,
-        resolver=source.resolver,
+        resolver=clusters.resolver,
         known_addresses=store.external_addresses,
         grace=timedelta(seconds=settings.grace_seconds),
     )
-    ingest = IngestServer(store=store, recorder=recorder, authenticator=_agent_authenticator(settings, source))
-    decisions = DecisionLog(store.engine)
-    following = Following(store, decisions, settings.cluster)
-    events = EventLog(store.engine)
-    drifting = Drifting(store, decisions, events, settings.cluster)
-    keeper = Keeper(
-        store=store,
-        events=events,
-        cluster=settings.cluster,
-        leading={"drift": drifting.step},
-        interval_seconds=settings.keeping_seconds,
+    authenticator = agent_authenticator(settings, assembled)
+    ingest = IngestServer(store=store, recorder=recorder, authenticator=authenticator, clusters=tuple(clusters))
+    api = create_api(
+        home.answering.review,
+        home.answering.authenticator,
+        others=others,
+        ready=lambda: "the cluster view is stale" if home.source.stale else "",
     )
-    review = _review(settings, store, source, decisions, drifting)
-    callers = _callers(settings)
-    web = _WebServer(
-        add_web(create_api(review, callers, ready=lambda: "the cluster view is stale" if source.stale else ""))
-    )
+    web = _WebServer(add_web(api))
     async with asyncio.TaskGroup() as tasks:
         background = [
-            tasks.create_task(source.run(), name="cluster view"),
+            tasks.create_task(clusters.run(), name="cluster views"),
             tasks.create_task(recorder.run(), name="recorder"),
-            tasks.create_task(Settler(store=store, resolver=source.resolver).run(), name="settler"),
+            tasks.create_task(Settler(store=store, resolver=clusters.resolver).run(), name="settler"),
             tasks.create_task(
                 serve_ingest(
                     ingest,
@@ -114,20 +91,20 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
                 ),
                 name="ingest",
             ),
-            tasks.create_task(keeper.run(), name="keeping it right"),
-            tasks.create_task(_serve_queries(settings, review, callers), name="queries"),
-            tasks.create_task(
-                source.discovery.follow(following.told, every_seconds=FOLLOW_SECONDS),
-                name="cluster ranges",
-            ),
-            tasks.create_task(
-                ingest.follow_settings(
-                    lambda: AgentSettings(cidr_processes=following.process_names()),
-                    every_seconds=FOLLOW_SECONDS,
-                ),
-                name="agents' settings",
-            ),
+            tasks.create_task(_serve_queries(settings, home.answering, others), name="queries"),
         ]
+        for name, one in assembled.items():
+            background += [
+                tasks.create_task(
+                    one.source.discovery.follow(one.following.told, every_seconds=FOLLOW_SECONDS),
+                    name=f"ranges of cluster {name}",
+                ),
+                tasks.create_task(
+                    ingest.follow_settings(name, _agents_settings(one.following), every_seconds=FOLLOW_SECONDS),
+                    name=f"settings of cluster {name}'s agents",
+                ),
+                tasks.create_task(one.keeper.run(), name=f"keeping cluster {name} right"),
+            ]
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, web.stop)
         log.info("REST on http://%s/api/v1, agents deliver to %s", settings.http_listen, settings.ingest_listen)
@@ -136,86 +113,20 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
             task.cancel()
 
 
-def _source(settings: Settings, store: Store) -> ClusterSource:
-    match settings.source:
-        case "manifests":
-            if settings.manifests is None:
-                raise ConfigurationError("WATTLE_SOURCE=manifests needs WATTLE_MANIFESTS")
-            return ManifestSource(
-                settings.manifests, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store
-            )
-        case "kubernetes":
-            api = _kubernetes_api(settings)
-            return KubernetesSource(api, cluster=settings.cluster, grace_seconds=settings.grace_seconds, store=store)
-        case other:
-            assert_never(other)
+def _agents_settings(following: Following) -> Callable[[], AgentSettings]:
+    return lambda: AgentSettings(cidr_processes=following.process_names())
 
 
-def _kubernetes_api(settings: Settings) -> KubernetesApi:
-    if settings.kubeconfig is not None:
-        return KubernetesApi.from_kubeconfig(settings.kubeconfig)
-    return KubernetesApi.in_cluster()
-
-
-def _callers(settings: Settings) -> Authenticator:
-    """Who is behind a token: Kubernetes says so, or everybody is the developer on loopback."""
-    if settings.development:
-        return Development()
-    if settings.source == "kubernetes":
-        return TokenReviews(_kubernetes_api(settings).post, time.monotonic)
-    return NobodyYet()
-
-
-def _review(
-    settings: Settings,
-    store: Store,
-    source: ClusterSource,
-    decisions: DecisionLog,
-    drifting: Drifting,
-) -> Review:
-    return Review(
-        Sources(
-            store=store,
-            view=source,
-            decisions=decisions,
-            sign_offs=SignOffs(store.engine),
-            overview=Overview(store.engine),
-            events=EventLog(store.engine),
-            clock=lambda: datetime.now(tz=UTC),
-            profile=settings.profile,
-            masking_key=masking_key(store.engine),
-            days_seen=lambda workload: days_seen(store.engine, workload),
-            dry_run=ServerSideDryRun(_kubernetes_api(settings)) if settings.dry_run else None,
-            drifting=drifting,
-        )
-    )
-
-
-async def _serve_queries(settings: Settings, review: Review, callers: Authenticator) -> None:
+async def _serve_queries(settings: Settings, home: Answering, others: Mapping[str, Answering]) -> None:
     """The gRPC query API, until cancelled; secured as ingest is, but its callers show tokens, never certificates."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    await add_queries(server, review, callers)
+    await add_queries(server, home.review, home.authenticator, others=others)
     add_port(server, settings.query_listen, _security(settings, client_ca_file=None))
     await server.start()
     try:
         await server.wait_for_termination()
     finally:
         await server.stop(1.0)
-
-
-def _agent_authenticator(settings: Settings, source: ClusterSource) -> AgentAuthenticator:
-    if settings.development:
-        return LoopbackPlaintext()
-    if settings.agent_service_account and isinstance(source, KubernetesSource):
-        return TokenReviewAuthenticator(
-            cluster=settings.cluster,
-            post=_kubernetes_api(settings).post,
-            service_account=settings.agent_service_account,
-            node_of=source.view.node_of_pod,
-        )
-    if settings.agent_token_file is not None:
-        return StaticToken(settings.agent_token_file)
-    return MutualTLS()
 
 
 def _security(settings: Settings, *, client_ca_file: Path | None) -> ListenerSecurity:

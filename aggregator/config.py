@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aggregator.errors import ConfigurationError
 
+CLUSTER_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _Read = TypeVar("_Read", bound=BaseSettings)
 _LOOPBACK = ("127.", "localhost:", "[::1]:")
 
@@ -36,7 +37,7 @@ class DatabaseSettings(BaseSettings):
 class Settings(DatabaseSettings):
     """The aggregator's configuration."""
 
-    cluster: str = Field(default="default", pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
+    cluster: str = Field(default="default", pattern=f"^{CLUSTER_NAME}$")
     """Name of the cluster that this aggregator's own source shows, DNS-1123."""
 
     source: Literal["manifests", "kubernetes"] = "manifests"
@@ -59,6 +60,9 @@ class Settings(DatabaseSettings):
 
     kubeconfig: Path | None = None
     """Credentials for source=kubernetes outside a cluster; unset = the pod's own ServiceAccount."""
+
+    kubeconfigs: Path | None = None
+    """Directory of kubeconfigs for further clusters, each in a file by the cluster's name (a mounted Secret)."""
 
     tls_certificate_file: Path | None = None
     """Certificate that agents see on ingest. Needed unless development."""

@@ -174,6 +174,7 @@ async def running_aggregator(
     limits: IngestLimits | None = None,
     authenticator: AgentAuthenticator | None = None,
     security: ListenerSecurity | None = None,
+    clusters: tuple[str, ...] = (),
     listen: str = "127.0.0.1:0",
     **recorder_options: Any,
 ) -> AsyncIterator[Aggregator]:
@@ -187,6 +188,7 @@ async def running_aggregator(
         store=store,
         recorder=recorder,
         authenticator=authenticator or LoopbackPlaintext(),
+        clusters=clusters,
         limits=limits or IngestLimits(batches_per_second=10_000),
     )
     recording = asyncio.create_task(recorder.run())

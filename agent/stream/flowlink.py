@@ -52,6 +52,9 @@ class StreamConfig:
     server_name: str = ""  # the name in the server's certificate, where it is not the target's host
 
 
+CLUSTER_KEY = "wattle-cluster"
+
+
 class _EndOfStreamError(Exception):
     """This stream is over; `retry_after_seconds` is what the server asked for."""
 
@@ -191,7 +194,8 @@ class FlowLinkStream:
                 request_serializer=None,
                 response_deserializer=flowlink_pb2.ServerMessage.FromString,
             )
-            call: _Call = stub(metadata=metadata)
+            # Whose API server is to be asked about the token: Hello comes too late for that.
+            call: _Call = stub(metadata=[*metadata, (CLUSTER_KEY, self._config.cluster)])
             try:
                 async with asyncio.timeout(WELCOME_SECONDS):
                     window = await self._greet(call)

@@ -3,11 +3,13 @@
 Enters: an HTTP request. Leaves: a Caller, a WorkloadRef, a Wanted. Nothing is decided here.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from fastapi import Depends, Path, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from aggregator.errors import NotFoundError
 from aggregator.model.protocol import Direction
 from aggregator.services.authority.caller import Caller
 from aggregator.services.paging import DEFAULT_LIMIT, MAX_LIMIT, Wanted
@@ -23,19 +25,49 @@ class Authenticator(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """Who answers for one cluster, and who says there who calls: rights in one cluster are none in another."""
+
+    review: Review
+    authenticator: Authenticator
+
+
+ClusterQuery = Annotated[
+    str,
+    Query(
+        max_length=253,
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$",
+        description="Name of the cluster, where the aggregator knows several; by default its own",
+    ),
+]
+
+
+def _answering(request: Request, cluster: ClusterQuery = "") -> Answering:
+    clusters: dict[str, Answering] = request.app.state.clusters
+    found = clusters.get(cluster)
+    if found is not None:
+        return found
+    if cluster == clusters[""].review.cluster:
+        return clusters[""]
+    raise NotFoundError("there is no such cluster here")
+
+
+AnsweringDep = Annotated[Answering, Depends(_answering)]
+
 _bearer = HTTPBearer(
     auto_error=False, description="A Kubernetes token with the audience `wattle`; `wattle login` asks for one."
 )
 
 
-def _review(request: Request) -> Review:
-    review: Review = request.app.state.review
-    return review
+def _review(answering: AnsweringDep) -> Review:
+    return answering.review
 
 
-def _caller(request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]) -> Caller:
-    authenticator: Authenticator = request.app.state.authenticator
-    return authenticator.caller(credentials.credentials if credentials else "")
+def _caller(
+    answering: AnsweringDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+) -> Caller:
+    return answering.authenticator.caller(credentials.credentials if credentials else "")
 
 
 ReviewDep = Annotated[Review, Depends(_review)]

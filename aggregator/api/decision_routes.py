@@ -3,9 +3,9 @@
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Path, Response
 
-from aggregator.api.asking import CallerDep, NamespacePath, NamespaceQuery, RefDep, WantedRows
+from aggregator.api.asking import AnsweringDep, CallerDep, NamespacePath, NamespaceQuery, RefDep, WantedRows
 from aggregator.api.bodies import (
     AliasBody,
     AliasName,
@@ -43,9 +43,8 @@ _READ: Responses = documented(401, 403, 404, 422, 429, 503)
 _WRITE: Responses = documented(401, 403, 404, 409, 413, 422, 429, 503)
 
 
-def _deciding(request: Request) -> Deciding:
-    deciding: Deciding = request.app.state.deciding
-    return deciding
+def _deciding(answering: AnsweringDep) -> Deciding:
+    return answering.review.deciding
 
 
 DecidingDep = Annotated[Deciding, Depends(_deciding)]

@@ -6,7 +6,7 @@ masked, decided or computed here; services run in threads, so that the event loo
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import grpc
@@ -14,7 +14,8 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from aggregator.api.asking import Authenticator
+from aggregator.api.asking import Answering, Authenticator
+from aggregator.api.query_clusters import DoorsByCluster
 from aggregator.api.query_messages import message_of
 from aggregator.errors import (
     ClusterError,
@@ -63,11 +64,20 @@ _STATUSES: tuple[tuple[type[WattleError], grpc.StatusCode], ...] = (
 
 
 async def add_queries(
-    server: grpc.aio.Server, review: Review, authenticator: Authenticator, *, watch_seconds: float = WATCH_SECONDS
+    server: grpc.aio.Server,
+    review: Review,
+    authenticator: Authenticator,
+    *,
+    others: Mapping[str, Answering] | None = None,
+    watch_seconds: float = WATCH_SECONDS,
 ) -> None:
-    """Query, health and reflection on a server that has not been started yet."""
+    """Query, health and reflection on a server that has not been started yet. `others`: further clusters, by name."""
+    doors = {name: QueryDoor(one.review, one.authenticator, watch_seconds) for name, one in (others or {}).items()}
     door = QueryDoor(review, authenticator, watch_seconds)
-    query_pb2_grpc.add_QueryServicer_to_server(door, server)  # type: ignore[no-untyped-call]  # generated
+    if doors:
+        server.add_generic_rpc_handlers((DoorsByCluster(SERVICE, {"": door, review.cluster: door, **doors}),))
+    else:
+        query_pb2_grpc.add_QueryServicer_to_server(door, server)  # type: ignore[no-untyped-call]  # generated
     serving = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(serving, server)
     await serving.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)

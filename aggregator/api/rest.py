@@ -5,7 +5,7 @@ call one service and write its view out; every refusal is an RFC 9457 problem.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from aggregator.api import decision_routes, event_routes, policy_routes, preview_routes, review_routes, signing_routes
-from aggregator.api.asking import Authenticator
+from aggregator.api.asking import Answering, Authenticator
 from aggregator.api.limits import Buckets, Limits, Rate
 from aggregator.api.problems import Problem, install_problems
 from aggregator.errors import UnauthenticatedError
@@ -49,12 +49,13 @@ def create_api(
     review: Review,
     authenticator: Authenticator,
     *,
+    others: Mapping[str, Answering] | None = None,
     ready: Callable[[], str] = lambda: "",
     registry: CollectorRegistry = REGISTRY,
     rate: Rate | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
-    """`ready` says why the aggregator cannot serve yet, or "" when it can."""
+    """`others` answer for further clusters, by name. `ready` says why it cannot serve yet, or "" when it can."""
     api = FastAPI(
         title="Wattle",
         version=__version__,
@@ -65,9 +66,9 @@ def create_api(
         generate_unique_id_function=lambda route: route.name,
     )
     api.state.review = review
-    api.state.deciding = review.deciding
-    api.state.signing = review.signing
     api.state.authenticator = authenticator
+    home = Answering(review=review, authenticator=authenticator)
+    api.state.clusters = {"": home, **(others or {})}
     install_problems(api)
     for routes in (
         review_routes.routes,

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
-from aggregator.api.asking import CallerDep, NamespacePath, RefDep
+from aggregator.api.asking import AnsweringDep, CallerDep, NamespacePath, RefDep
 from aggregator.api.bodies import ApproveBody, SubmitBody
 from aggregator.api.problems import documented
 from aggregator.services.deciding.said_views import SignOffView
@@ -13,9 +13,8 @@ from aggregator.services.policies.signing import Signing
 routes = APIRouter(tags=["sign-off"])
 
 
-def _signing(request: Request) -> Signing:
-    signing: Signing = request.app.state.signing
-    return signing
+def _signing(answering: AnsweringDep) -> Signing:
+    return answering.review.signing
 
 
 SigningDep = Annotated[Signing, Depends(_signing)]

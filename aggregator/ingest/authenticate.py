@@ -7,10 +7,11 @@ asks a Kubernetes API server (TokenReview) lives in cluster/, behind the same Pr
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from aggregator.errors import ConfigurationError
-from aggregator.model.agent import AgentIdentity, Presented
+from aggregator.model.agent import CLUSTER_KEY, AgentAuthenticator, AgentIdentity, Presented
 
 _CERTIFICATE_NAME = re.compile(r"spiffe://wattle/(?P<cluster>[a-z0-9.-]+)/agent/(?P<agent>[a-z0-9.-]+|\*)")
 _TOKEN_LINE = re.compile(r"(?P<hash>[0-9a-f]{64})\s+(?P<cluster>\S+)\s+(?P<agent>\S+)")
@@ -36,6 +37,22 @@ class MutualTLS:
                 agent = match["agent"]
                 return AgentIdentity(cluster=match["cluster"], agent_id=None if agent == "*" else agent)
         return None
+
+
+class ByCluster:
+    """Each cluster's own authenticator, by what the agent says it belongs to: a token is shown to no other cluster's
+    API server. What it proves is checked against Hello all the same.
+    """
+
+    def __init__(self, authenticators: Mapping[str, AgentAuthenticator], *, home: str) -> None:
+        self._authenticators = authenticators
+        self._home = home
+
+    async def authenticate(self, presented: Presented) -> AgentIdentity | None:
+        cluster = presented.metadata.get(CLUSTER_KEY) or self._home
+        authenticator = self._authenticators.get(cluster)
+        identity = await authenticator.authenticate(presented) if authenticator is not None else None
+        return identity if identity is not None and identity.cluster in {None, cluster} else None
 
 
 class StaticToken:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -58,7 +58,9 @@ class AgentSettings:
 
 
 class IngestServer:
-    """`start`, then `stop`; or `serve_ingest`, which does both."""
+    """`start`, then `stop`; or `serve_ingest`, which does both. `clusters`: agents of no other are welcome; () takes
+    all.
+    """
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class IngestServer:
         recorder: Recording,
         authenticator: AgentAuthenticator,
         settings: AgentSettings | None = None,
+        clusters: Collection[str] = (),
         limits: IngestLimits | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -74,6 +77,8 @@ class IngestServer:
         self._recorder = recorder
         self._authenticator = authenticator
         self._settings = settings or AgentSettings()
+        self._settings_of: dict[str, AgentSettings] = {}  # by cluster, where they differ
+        self._clusters = clusters
         self._limits = limits or IngestLimits()
         self._now_ms = now_ms
         self._sessions: dict[_AgentKey, Session] = {}
@@ -110,18 +115,21 @@ class IngestServer:
         if self._server is not None:
             await self._server.stop(grace_seconds)
 
-    def publish_settings(self, settings: AgentSettings) -> None:
-        """Tell every agent, now and when it comes."""
-        self._settings = settings
-        for session in self._sessions.values():
-            session.send(settings.message())
+    def publish_settings(self, cluster: str, settings: AgentSettings) -> None:
+        """Tell every agent of a cluster, now and when it comes."""
+        self._settings_of[cluster] = settings
+        for (its_cluster, _), session in self._sessions.items():
+            if its_cluster == cluster:
+                session.send(settings.message())
 
-    async def follow_settings(self, ask: Callable[[], AgentSettings], *, every_seconds: float = 30.0) -> None:
+    async def follow_settings(
+        self, cluster: str, ask: Callable[[], AgentSettings], *, every_seconds: float = 30.0
+    ) -> None:
         """Ask again and again, until cancelled, and publish what has changed. `ask` may block: it runs in a thread."""
         while True:
             settings = await asyncio.to_thread(ask)
-            if settings != self._settings:
-                self.publish_settings(settings)
+            if settings != self._settings_of.get(cluster, self._settings):
+                self.publish_settings(cluster, settings)
             await asyncio.sleep(every_seconds)
 
     @property
@@ -164,6 +172,7 @@ class IngestServer:
             return
         try:
             hello = read_hello(data, identity)
+            self._must_know(hello.cluster)
             agent = (hello.cluster, hello.agent_id)
             await self._make_way(agent, hello.instance)
         except RefusedStreamError as refused:
@@ -202,6 +211,14 @@ class IngestServer:
             INGEST_REFUSED_HELLOS.labels("credential").inc()
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no valid credential was presented")
         return identity
+
+    def _must_know(self, cluster: str) -> None:
+        if self._clusters and cluster not in self._clusters:
+            raise RefusedStreamError(
+                "cluster",
+                f"this aggregator knows no cluster {cluster}: set the agent's to one that it is configured for",
+                retry_after_ms=60_000,
+            )
 
     def _leave_before(self, expires_at: datetime | None, session: Session) -> asyncio.TimerHandle | None:
         """A credential is looked at when a stream opens: an agent comes back with its next one before this one ends."""
@@ -279,7 +296,7 @@ class IngestServer:
             on_progress=lambda seq: self._caught_up(agent, seq),
         )
         await context.write(flowlink_pb2.ServerMessage(welcome=welcome))
-        session.send(self._settings.message())
+        session.send(self._settings_of.get(hello.cluster, self._settings).message())
         return session
 
     def _caught_up(self, agent: _AgentKey, seq: int) -> None:

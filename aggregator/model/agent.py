@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+CLUSTER_KEY = "wattle-cluster"
+"""Metadata of a call: the cluster that it is about, where an aggregator knows several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:

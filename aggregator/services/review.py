@@ -130,6 +130,11 @@ class Review:
         self.events = Events(sources.events, self.question, self.deciding, step)
         self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
 
+    @property
+    def cluster(self) -> str:
+        """The cluster that is answered for."""
+        return self._sources.view.cluster
+
     def at_once(self) -> "Review":
         """For one request of many questions: one time, each scope's links read once, each proposal generated once."""
         now = self._sources.clock()

@@ -55,6 +55,7 @@ AGGREGATOR_OWNED = {
     "tls_key_file",
     "agent_service_account",
     "dry_run",
+    "kubeconfigs",
 }
 AGGREGATOR_ELSEWHERE = {
     "manifests": "in a cluster the API server is the source",

@@ -199,6 +199,16 @@ def test_the_image_runs_as_the_user_that_the_chart_names() -> None:
     assert "USER 65532:65532" in (ROOT / "Dockerfile.aggregator").read_text()
 
 
+def test_kubeconfigs_of_further_clusters_are_mounted_from_their_secret() -> None:
+    objects = render({"aggregator": {"clusters": {"secretName": "kubeconfigs"}}})
+    assert environment_of(objects, "aggregator")["WATTLE_KUBECONFIGS"] == "/run/wattle/clusters"
+    assert mounts(objects, "aggregator")["clusters"] == ("/run/wattle/clusters", True)
+    assert volumes(objects, "aggregator")["clusters"] == {"secret": {"secretName": "kubeconfigs", "defaultMode": 0o440}}
+    without = render()
+    assert "WATTLE_KUBECONFIGS" not in environment_of(without, "aggregator")
+    assert "clusters" not in volumes(without, "aggregator")
+
+
 def test_sqlite_is_on_a_claim_of_one_pod() -> None:
     objects = render({"database": SQLITE})
     deployment = named(objects, "Deployment", "wattle-aggregator")["spec"]

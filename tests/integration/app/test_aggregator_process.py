@@ -154,6 +154,20 @@ def test_another_driver_is_refused_with_a_sentence(tmp_path: Path) -> None:
     assert "postgresql+psycopg" in said
 
 
+def test_what_cannot_be_a_further_cluster_is_named(tmp_path: Path, objects: Path) -> None:
+    del objects
+    kubeconfigs = tmp_path / "kubeconfigs"
+    assert "is no directory" in refused(environment(tmp_path, KUBECONFIGS=str(kubeconfigs)))
+    kubeconfigs.mkdir()
+    (kubeconfigs / "..data").mkdir()  # as the kubelet mounts a Secret
+    refusals = {"West_1": "'West_1' is no name", "west": "west: the kubeconfig cannot be used", "default": "twice"}
+    for name, words in refusals.items():
+        path = kubeconfigs / name
+        path.write_text("clusters: []\n")
+        assert words in refused(environment(tmp_path, KUBECONFIGS=str(kubeconfigs)))
+        path.unlink()
+
+
 def test_a_port_that_is_taken_is_named(tmp_path: Path, objects: Path) -> None:
     del objects
     with socket.create_server(("127.0.0.1", 0)) as other:

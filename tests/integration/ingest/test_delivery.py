@@ -404,6 +404,20 @@ async def test_a_wrong_hello_is_refused_by_name(sqlite_store: Store, changes: di
         assert words in (await agent.hello(**changes)).go_away.reason  # type: ignore[arg-type]
 
 
+async def test_an_agent_of_a_cluster_that_nobody_configured_is_told_so(sqlite_store: Store) -> None:
+    async with (
+        running_aggregator(sqlite_store, clusters=("east", "west")) as aggregator,
+        raw_agent(aggregator.port) as agent,
+    ):
+        answer = await agent.hello()
+        assert f"knows no cluster {CLUSTER}" in answer.go_away.reason
+    async with (
+        running_aggregator(sqlite_store, clusters=("east", CLUSTER)) as aggregator,
+        raw_agent(aggregator.port) as agent,
+    ):
+        assert (await agent.hello()).WhichOneof("message") == "welcome"
+
+
 async def test_too_fast_an_agent_is_slowed_down_not_cut_off(sqlite_store: Store, spool: Spool) -> None:
     limits = IngestLimits(batches_per_second=200, window_batches=4)
     async with running_aggregator(sqlite_store, limits=limits) as aggregator, running_stream(spool, aggregator.port):
