@@ -1,5 +1,7 @@
 """`wattle export`: policies in a plug-in's own form, as cluster-wide baselines, or as a kustomize folder."""
 
+from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +11,9 @@ from aggregator.cli import show
 from aggregator.cli.options import Format, OneScenario, Output, ProfileName, chosen_profile
 from aggregator.cli.propose import Include, chosen
 from aggregator.errors import InputError
-from aggregator.policy.export.calico import DEFAULT_ORDER, DEFAULT_TIER
+from aggregator.model.address import IPAddress, IPNetwork, canonical_address
+from aggregator.policy.export.calico import DEFAULT_ORDER, DEFAULT_TIER, Aliases
+from aggregator.policy.export.cilium import Names
 from aggregator.policy.export.proof import Export
 from aggregator.services.offline.export import Form, export
 from aggregator.services.offline.load import load
@@ -30,6 +34,14 @@ def export_policies(  # noqa: PLR0917 - typer reads the command line from the si
     ] = None,
     tier: Annotated[str, typer.Option("--tier", metavar="NAME", help="Calico: the tier.")] = DEFAULT_TIER,
     order: Annotated[int, typer.Option("--order", metavar="N", help="Calico: the order.")] = DEFAULT_ORDER,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option("--alias", metavar="NAME=CIDR,...", help="Calico: write these networks as a set with this name."),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="ADDRESS=HOST", help="Cilium: write this address as toFQDNs of this host."),
+    ] = None,
     output: Format = Output.YAML,
     profile: ProfileName = "generic",
 ) -> None:
@@ -43,7 +55,15 @@ def export_policies(  # noqa: PLR0917 - typer reads the command line from the si
     policies = propose(page, choices, judged_by).policies if proposals else page.native
     if not policies:
         raise InputError("has no NetworkPolicies to export", file=str(scenario))
-    found = export(policies, page.cluster, form, tier=tier, order=order)
+    found = export(
+        policies,
+        page.cluster,
+        form,
+        tier=tier,
+        order=order,
+        aliases=_aliases(alias or (), form),
+        names=_names(name or (), form),
+    )
     if directory is not None:
         _write(found, directory)
     if output is Output.JSON:
@@ -54,6 +74,38 @@ def export_policies(  # noqa: PLR0917 - typer reads the command line from the si
         show.plain("---\n".join(f"# {f.path}: {found.label}\n{f.text}" for f in found.files))
     show.aside([found.label, *found.refused, *found.differences, *found.notes])
     raise typer.Exit(0 if found.certified else 1)
+
+
+def _aliases(typed: Sequence[str], form: Form) -> Aliases:
+    """NAME=CIDR,... as networks by name."""
+    if typed and form is not Form.CALICO:
+        raise InputError(f"--alias is for --to {Form.CALICO}: {form} has no named sets of networks")
+    found: dict[str, tuple[IPNetwork, ...]] = {}
+    for text in typed:
+        alias, separator, networks = text.partition("=")
+        if not separator or not alias or not networks:
+            raise InputError(f"--alias {text!r} is not NAME=CIDR,...")
+        try:
+            found[alias] = (*found.get(alias, ()), *(ip_network(part.strip()) for part in networks.split(",")))
+        except ValueError as exc:
+            raise InputError(f"--alias {text!r}: {exc}") from exc
+    return found
+
+
+def _names(typed: Sequence[str], form: Form) -> Names:
+    """ADDRESS=HOST as hosts by address."""
+    if typed and form is not Form.CILIUM:
+        raise InputError(f"--name is for --to {Form.CILIUM}: {form} has no rules by host name")
+    found: dict[IPAddress, list[str]] = {}
+    for text in typed:
+        address, separator, host = text.partition("=")
+        if not separator or not host:
+            raise InputError(f"--name {text!r} is not ADDRESS=HOST")
+        try:
+            found.setdefault(canonical_address(address), []).append(host)
+        except ValueError as exc:
+            raise InputError(f"--name {text!r}: {exc}") from exc
+    return found
 
 
 def _write(found: Export, directory: Path) -> None:

@@ -23,7 +23,8 @@ from aggregator.cli.options import (
 from aggregator.cluster.scenario import Traffic
 from aggregator.errors import InputError
 from aggregator.model.verdict import DirectionExplanation, Verdict
-from aggregator.policy.describe import peer_words, port_words
+from aggregator.policy.describing.native import peer_words
+from aggregator.policy.describing.words import port_words
 from aggregator.policy.fix import Fix
 from aggregator.services.offline.judge import Judgement, judge, questions, traffic_of
 from aggregator.services.offline.load import Offline, load_all

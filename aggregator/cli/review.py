@@ -10,7 +10,7 @@ from aggregator.cli import show
 from aggregator.cli.options import Format, OneScenario, Output, ProfileName, Scenarios, chosen_profile
 from aggregator.errors import InputError
 from aggregator.model.finding import Finding, Severity
-from aggregator.policy.describe import Description, text
+from aggregator.policy.describing.words import DescribedRule, Description, text
 from aggregator.policy.diff import Change, PolicyDiff
 from aggregator.policy.lint.broad import BroadRule
 from aggregator.services.offline.judge import compare, describe_all, lint_report
@@ -81,10 +81,13 @@ def _broad(b: BroadRule) -> dict[str, object]:
 
 def describe(
     scenarios: Scenarios,
-    policy: Annotated[str | None, typer.Option("--policy", metavar="NAMESPACE/NAME", help="This policy alone.")] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="NAME", help="This policy alone: NAMESPACE/NAME, KIND/NAME or NAME."),
+    ] = None,
     output: Format = Output.TABLE,
 ) -> None:
-    """NetworkPolicies in plain words: what is isolated, what may come, what may go, what they do not do."""
+    """Policies of every kind in plain words: what is isolated, what may come, what may go, what they do not do."""
     described = [d for offline in load_all(scenarios) for d in describe_all(offline, policy)]
     if output is not Output.TABLE:
         show.data([_description(d) for d in described], output)
@@ -94,6 +97,7 @@ def describe(
 
 def _description(d: Description) -> dict[str, object]:
     return {
+        "kind": d.kind,
         "name": d.name,
         "namespace": d.namespace,
         "selects": d.selects,
@@ -102,12 +106,17 @@ def _description(d: Description) -> dict[str, object]:
             part.direction.value.lower(): {
                 "isolated": part.isolated,
                 "says": part.says,
-                "rules": [{"peers": list(rule.peers), "ports": list(rule.ports)} for rule in part.rules],
+                "rules": [_rule(rule) for rule in part.rules],
             }
             for part in d.directions
         },
         "does_not": list(d.does_not),
     }
+
+
+def _rule(rule: DescribedRule) -> dict[str, object]:
+    said: dict[str, object] = {"peers": list(rule.peers), "ports": list(rule.ports)}
+    return {"action": rule.action, **said} if rule.action else said
 
 
 def diff(

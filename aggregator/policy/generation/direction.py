@@ -42,6 +42,7 @@ class Written:
 
 
 _EXCLUDE = Choice.EXCLUDE
+_TYPED = Reason.TYPED_CIDR
 _NEVER = frozenset({Reason.EXCLUDED, Reason.INTERNAL_UNRESOLVED})
 Relation = dict[Unit, frozenset[int]]
 
@@ -153,10 +154,11 @@ class DirectionWriter:
         relation: Relation = {}
         by_end: dict[EndFacts, frozenset[int]] = {}
         excluded = self._excluded(rows, direction)
+        out = direction is Direction.EGRESS
         for row in rows:
-            if not row.included or self._is_typed(row, direction, excluded):
+            if not row.included or (row.reason is _TYPED and self._is_typed(row, direction, excluded)):
                 continue
-            link, other = row.observed.link, row.other(direction)
+            link, other = row.observed.link, row.dst if out else row.src
             if link.port == DNS_PORT or isinstance(other.end, ApiServer):
                 keys = self._ports(link, other.end, direction)
             else:
@@ -173,9 +175,7 @@ class DirectionWriter:
         return relation
 
     def _is_typed(self, row: Judged, direction: Direction, excluded: Sequence[IPAddress]) -> bool:
-        """Is it in the rule of a typed CIDR already?"""
-        if row.reason is not Reason.TYPED_CIDR:
-            return False
+        """Is this row, which a typed CIDR covers, in that CIDR's rule already?"""
         address = row.other(direction).address
         return address is not None and not _touches(network_of_end(address), excluded)
 

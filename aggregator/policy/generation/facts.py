@@ -122,10 +122,11 @@ class Facts:
             found.append((src_facts, dst_facts))
         return found
 
-    def number(self) -> None:
-        """Rank the ends by their canonical keys."""
+    def number(self) -> int:
+        """Rank the ends by their canonical keys; how many there are."""
         for rank, facts in enumerate(sorted(self._known.values(), key=lambda facts: end_key(facts.end))):
             facts.rank = rank
+        return len(self._known)
 
     def workloads(self) -> list[EndFacts]:
         """Those of workloads, by name."""

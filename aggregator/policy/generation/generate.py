@@ -33,7 +33,7 @@ from aggregator.policy.generation.dns import ClusterDNS, find_dns
 from aggregator.policy.generation.facts import EndFacts, Facts, Judged
 from aggregator.policy.generation.naming import Names
 from aggregator.policy.generation.peers import Peers
-from aggregator.policy.generation.ports import code
+from aggregator.policy.generation.ports import PORT_CODE_BITS, code
 from aggregator.policy.generation.rows import Row, Rows
 from aggregator.policy.generation.rules import sort_rules
 from aggregator.policy.generation.selectors import Selected, Selectors
@@ -267,19 +267,21 @@ def _allows_broadly(own: EndFacts, direction: Direction, other: EndFacts) -> boo
 def _merged(rows: Sequence[ObservedLink], facts: Facts) -> Iterator[Row]:
     """Each link once, in the one order; where one comes twice, the established one with more connections stays."""
     ends = facts.of_rows(rows)
-    facts.number()
-    keyed = [
-        (src.rank, dst.rank, code(row.link.protocol, row.link.port), number)
-        for number, (row, (src, dst)) in enumerate(zip(rows, ends, strict=True))
+    count = facts.number()
+    keys = [
+        (src.rank * count + dst.rank) << PORT_CODE_BITS | code(row.link.protocol, row.link.port)
+        for row, (src, dst) in zip(rows, ends, strict=True)
     ]
-    keyed.sort()
-    best = -1
-    for at, (src, dst, port, number) in enumerate(keyed):
-        if best < 0 or _weight(rows[number]) > _weight(rows[best]):
+    last, best = -1, -1
+    for number in sorted(range(len(keys)), key=keys.__getitem__):
+        if keys[number] != last:
+            if best >= 0:
+                yield rows[best], *ends[best]
+            last, best = keys[number], number
+        elif _weight(rows[number]) > _weight(rows[best]):
             best = number
-        if at + 1 == len(keyed) or keyed[at + 1][:3] != (src, dst, port):
-            yield rows[best], *ends[best]
-            best = -1
+    if best >= 0:
+        yield rows[best], *ends[best]
 
 
 def _weight(row: ObservedLink) -> tuple[bool, bool, bool, int, str]:

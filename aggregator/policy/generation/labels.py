@@ -7,6 +7,7 @@ Enters: a key, a value, and what a person listed. Leaves: a class. Invariant: GE
 import re
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 
 from aggregator.model.decision import LabelLists
 
@@ -87,6 +88,7 @@ PREFERRED_KEYS = (
 _PREFERENCE = {key: rank for rank, key in enumerate(PREFERRED_KEYS)}
 
 
+@lru_cache(maxsize=1 << 14)
 def classify_key(key: str) -> LabelClass:
     """The class of a label by its key alone."""
     if (
@@ -100,6 +102,7 @@ def classify_key(key: str) -> LabelClass:
     return LabelClass.STABLE
 
 
+@lru_cache(maxsize=1 << 16)
 def classify(key: str, value: str) -> LabelClass:
     """The class of a label by its key and the shape of its value."""
     by_key = classify_key(key)

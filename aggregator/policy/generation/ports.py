@@ -15,6 +15,8 @@ MIN_RUN = 3  # two neighbours read better as two ports, and a CNI without endPor
 DYNAMIC_PORTS = 5  # so many high ports of one peer are no list of services
 FIRST_DYNAMIC_PORT = 1024
 
+PORT_CODE_BITS = 18  # three protocols beside sixteen bits of port
+
 PortKey = tuple[Protocol, int]
 _PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 _RANK = {protocol: rank for rank, protocol in enumerate(_PROTOCOLS)}

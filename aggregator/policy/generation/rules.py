@@ -39,16 +39,12 @@ def observed_rules(
     for units, numbers in minimise(relation, order=_order, overlapping=overlapping):
         ordered = sorted(units, key=_unit_key)
         ports = compact(numbers)
-        if any(unit.collapsible for unit in ordered):
+        if any(map(_collapsible, ordered)):
             peers = _covered(namespace, ordered, cover)
             key: Any = tuple(peer_key(namespace, peer) for peer in peers)
         else:
-            peers = (
-                tuple(dict.fromkeys(peer for unit in ordered for peer in unit.peers))
-                if _many(ordered)
-                else tuple(unit.peers[0] for unit in ordered)
-            )
-            key = tuple(unit.key for unit in ordered)
+            peers = ordered[0].peers if len(ordered) == 1 else _once(ordered)
+            key = tuple([unit.key for unit in ordered])
         if len(peers) > 1 and len(fewer := merged(peers)) < len(peers):
             peers = tuple(sorted(fewer, key=lambda peer: peer_key(namespace, peer)))
             key = tuple(peer_key(namespace, peer) for peer in peers)
@@ -57,12 +53,15 @@ def observed_rules(
     return [rule for _, rule in keyed]
 
 
-_unit_key = attrgetter("key")
+_unit_key, _collapsible = attrgetter("key"), attrgetter("collapsible")
 _first = itemgetter(0)
 
 
-def _many(units: Sequence[Unit]) -> bool:
-    return any(len(unit.peers) > 1 for unit in units)
+def _once(units: Sequence[Unit]) -> tuple[PolicyPeer, ...]:
+    """The peers of units in order; one that two units share stands once."""
+    if sum([len(unit.peers) for unit in units]) == len(units):  # each its own: Peers makes every unit once
+        return tuple([unit.peers[0] for unit in units])
+    return tuple(dict.fromkeys(peer for unit in units for peer in unit.peers))
 
 
 def _order(item: Any) -> Any:

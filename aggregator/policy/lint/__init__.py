@@ -12,6 +12,7 @@ from aggregator.model.finding import Finding, Severity
 from aggregator.model.link import Link
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.policy.generation.dns import find_dns
+from aggregator.policy.lint.admin import check_admin, of_networkpolicies_alone
 from aggregator.policy.lint.broad import check_broad
 from aggregator.policy.lint.effect import check_effect
 from aggregator.policy.lint.reach import check_reach
@@ -55,7 +56,8 @@ def findings_of(table: VerdictTable, *, observed: Iterable[Link] = ()) -> tuple[
     found += check_effect(table)
     found += check_broad(table, observed)
     found += check_reach(table)
-    return in_order(found)
+    found += check_admin(table)
+    return in_order(of_networkpolicies_alone(found, table.universe.cluster))
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:

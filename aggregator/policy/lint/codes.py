@@ -10,6 +10,8 @@ class Code(StrEnum):
     DORMANT = "dormant"
     POORLY_SCOPED = "poorly-scoped"
     MIXED_KINDS = "mixed-kinds"
+    EQUAL_PRIORITY = "equal-priority"
+    BASELINE_NEVER_ASKED = "baseline-never-asked"
     # What it does
     VACUOUS = "vacuous"
     ALLOWS_EVERYTHING = "allows-everything"

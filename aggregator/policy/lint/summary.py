@@ -20,6 +20,8 @@ SUMMARY_KEYS: dict[str, tuple[Code, ...]] = {
     "dormant": (Code.DORMANT,),
     "poorly_scoped": (Code.POORLY_SCOPED,),
     "mixed_kinds": (Code.MIXED_KINDS,),
+    "equal_priority": (Code.EQUAL_PRIORITY,),
+    "baseline_never_asked": (Code.BASELINE_NEVER_ASKED,),
     "allows_everything": (Code.ALLOWS_EVERYTHING,),
     "redundant_policies": (Code.REDUNDANT_POLICY, Code.SHADOWED_POLICY),
     "redundant_rules": (Code.REDUNDANT_RULE, Code.SHADOWED_RULE),

@@ -5,17 +5,21 @@ Enters: Offline values and what a person asked. Leaves: values that a door can p
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from aggregator.cluster.scenario import Traffic
 from aggregator.errors import InputError
 from aggregator.model.address import IPAddress, canonical_address
+from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy, Policy
 from aggregator.model.cluster import Pod
 from aggregator.model.endpoint import Connection
 from aggregator.model.finding import Finding
+from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Explanation
-from aggregator.policy.describe import Description, describe
+from aggregator.policy.describing.admin import describe_admin, describe_foreign
+from aggregator.policy.describing.native import describe
+from aggregator.policy.describing.words import Description
 from aggregator.policy.diff import PolicyDiff, diff
 from aggregator.policy.evaluation.endpoints import pair
 from aggregator.policy.evaluation.evaluate import evaluate
@@ -129,11 +133,23 @@ def lint_report(offline: Offline, profile: Profile) -> LintReport:
 
 
 def describe_all(offline: Offline, wanted: str | None) -> tuple[Description, ...]:
-    """Every NetworkPolicy, or the one called `namespace/name` (or by its name alone)."""
-    chosen = [p for p in offline.native if wanted is None or wanted in {str(p), p.name}]
+    """Every policy, or the one called `namespace/name` or `Kind/name` (or by its name alone)."""
+    chosen = [p for p in offline.policies if wanted is None or wanted in {str(p), p.name}]
     if wanted is not None and not chosen:
-        raise InputError(f"there is no NetworkPolicy {wanted!r}", file=offline.file)
-    return tuple(describe(policy, offline.cluster, offline.native) for policy in chosen)
+        raise InputError(f"there is no policy {wanted!r}", file=offline.file)
+    return tuple(_described(policy, offline) for policy in chosen)
+
+
+def _described(policy: Policy, offline: Offline) -> Description:
+    match policy:
+        case NetworkPolicy():
+            return describe(policy, offline.cluster, offline.native)
+        case AdminPolicy():
+            return describe_admin(policy, offline.cluster)
+        case ForeignPolicy():
+            return describe_foreign(policy)
+        case _:
+            assert_never(policy)
 
 
 def compare(before: Offline, after: Offline, profile: Profile) -> PolicyDiff:

@@ -13,8 +13,8 @@ from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Direction
 from aggregator.model.verdict import DirectionOutcome, PolicyReason
 from aggregator.model.workload import Workload
-from aggregator.policy.describe import describe
-from aggregator.policy.describe import text as words_of
+from aggregator.policy.describing.native import describe
+from aggregator.policy.describing.words import text as words_of
 from aggregator.policy.fix import minimal_fix
 from aggregator.policy.generation.generate import MANAGED_BY
 from aggregator.policy.manifest.render import render_one

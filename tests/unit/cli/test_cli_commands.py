@@ -315,6 +315,37 @@ def test_what_is_not_certified_is_labelled_and_is_no(wattle: Wattle, shop: Path)
     assert 'name: "mine.api"' in tier.out
 
 
+def test_outside_addresses_are_exported_by_name(wattle: Wattle, shop: Path) -> None:
+    given = ("export", shop, "--proposals", "--include", "external")
+    calico = wattle(*given, "--to", "calico", "--alias", "billing=203.0.113.9/32")
+    assert calico.code == 0
+    assert "GlobalNetworkSet" in calico.out
+    assert "wattle-alias == 'billing'" in calico.out
+    cilium = wattle(*given, "--to", "cilium", "--name", "203.0.113.9=billing.example.com")
+    assert "toFQDNs" in cilium.out
+    assert "billing.example.com" in cilium.out
+    assert "toFQDNs" not in wattle(*given, "--to", "cilium").out
+
+
+@pytest.mark.parametrize(
+    ("form", "option", "value", "says"),
+    [
+        ("cilium", "--alias", "a=203.0.113.0/24", "--alias is for --to calico"),
+        ("calico", "--name", "203.0.113.9=x", "--name is for --to cilium"),
+        ("calico", "--alias", "a", "is not NAME=CIDR,..."),
+        ("calico", "--alias", "a=203.0.113.9/24", "has host bits set"),
+        ("cilium", "--name", "203.0.113.9", "is not ADDRESS=HOST"),
+        ("cilium", "--name", "nowhere=x", "nowhere"),
+    ],
+)
+def test_a_name_that_cannot_be_used_is_refused(
+    wattle: Wattle, shop: Path, form: str, option: str, value: str, says: str
+) -> None:
+    said = wattle("export", shop, "--to", form, option, value)
+    assert said.code == 2
+    assert says in said.err
+
+
 # ---- bad input
 
 

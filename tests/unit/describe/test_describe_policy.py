@@ -6,7 +6,8 @@ import yaml
 
 from aggregator.cluster.scenario import scenario_of
 from aggregator.model.networkpolicy import NetworkPolicy, Rule, SelectorPeer
-from aggregator.policy.describe import describe, text
+from aggregator.policy.describing.native import describe
+from aggregator.policy.describing.words import text
 from aggregator.policy.manifest.parse import parse_policy
 
 PODS = [

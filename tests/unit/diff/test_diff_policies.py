@@ -7,7 +7,8 @@ import yaml
 
 from aggregator.cluster.scenario import Scenario, scenario_of
 from aggregator.model.protocol import Protocol
-from aggregator.policy.describe import peer_words, port_words
+from aggregator.policy.describing.native import peer_words
+from aggregator.policy.describing.words import port_words
 from aggregator.policy.diff import diff
 from aggregator.policy.fix import minimal_fix
 from aggregator.policy.manifest.render import to_object

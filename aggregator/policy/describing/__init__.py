@@ -1,0 +1,1 @@
+"""Policies in plain words, of every kind that a cluster may have."""
