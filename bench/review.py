@@ -1,30 +1,32 @@
-"""What a page costs: each page's question, asked of a large store, p50 and p99 in milliseconds of CPU.
+"""What a page costs: each page's question, asked of a large store, p50 and p99 in milliseconds.
 
-Enters: nothing; makes WORKLOADS workloads and LINKS links with BUCKETS hourly rows each, in an embedded SQLite (or in
-the empty database of WATTLE_BENCH_DATABASE_URL). Leaves: figures in build/bench/review.jsonl. The bar is 300 ms at p99.
+Enters: nothing; makes WORKLOADS workloads and LINKS links with BUCKETS hourly rows each, in a PostgreSQL of its own (or
+in the empty database of WATTLE_BENCH_DATABASE_URL). Leaves: figures in build/bench/review.jsonl. The bar is 300 ms at
+p99, of CPU time: the aggregator's and the database's. A question is asked again and again of the same cluster, and
+then each time of one that has just changed, for that is what a busy cluster does: nothing kept by snapshot helps then.
 """
 
 import os
 import random
+import secrets
 import statistics
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
+from aggregator.model.finding import Finding
 from aggregator.model.link import Link, link_id, link_key
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Workload
 from aggregator.services.authority.caller import developer
 from aggregator.services.paging import Wanted, page_of_links, page_of_workloads
-from aggregator.services.question import View, WorkloadRef
+from aggregator.services.question import WorkloadRef
 from aggregator.services.review import Review, Sources
 from aggregator.store.decisions import DecisionLog
 from aggregator.store.deltas import ACTIVITY, EvidenceKind, EvidenceSighting, LinkSighting, Merge, Sides
@@ -35,16 +37,20 @@ from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
 from aggregator.store.store import Store, open_store
+from bench.delivery.load import cpu_of_directory
 from bench.report import Bar, Figure, emit
+from tests.database import running_postgres
 
 WORKLOADS = int(os.environ.get("WATTLE_BENCH_WORKLOADS", "10000"))
 LINKS = int(os.environ.get("WATTLE_BENCH_LINKS", "200000"))
-BUCKETS = int(os.environ.get("WATTLE_BENCH_BUCKETS", "2"))
+BUCKETS = int(os.environ.get("WATTLE_BENCH_BUCKETS", "30"))
+HUB_LINKS = 200  # of the one workload that many others call
 PER_NAMESPACE = 40
-REPETITIONS = 20
-CHUNK = 20_000
+REPETITIONS = int(os.environ.get("WATTLE_BENCH_REPETITIONS", "20"))
+CHUNK = 5_000
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 BAR_MILLISECONDS = 300.0
+HUB_BAR_MILLISECONDS = 200.0
 
 
 def workload(number: int) -> Workload:
@@ -86,6 +92,10 @@ def fill(store: Store, workloads: list[Workload]) -> None:
         dst = min(near, len(workloads) - 1) if dice.random() < 0.7 else dice.randrange(len(workloads))
         port = dice.choice((80, 443, 5432, 6379, 8080, 9090))
         links[Link(src=workloads[src], dst=workloads[dst], protocol=Protocol.TCP, port=port)] = None
+    hub = workloads[2 * PER_NAMESPACE]
+    own = sum(hub in {link.src, link.dst} for link in links)
+    for number in range(HUB_LINKS - own):
+        links[Link(src=workloads[number * 7 + 200], dst=hub, protocol=Protocol.TCP, port=8443)] = None
     everything = list(links)
     for start in range(0, len(everything), CHUNK):
         store.sink.merge(merge(everything[start : start + CHUNK]))
@@ -129,20 +139,58 @@ def merge(links: list[Link]) -> Merge:
     )
 
 
-def measure(name: str, question: Callable[[], object]) -> Figure:
-    samples = []
-    for _ in range(REPETITIONS):
-        started = time.process_time()
+@dataclass(slots=True, kw_only=True)
+class Clocks:
+    """CPU of this process and of the database's; without a directory to look into, of this process alone."""
+
+    database: Path | None
+
+    def cost(self, question: Callable[[], object]) -> float:
+        """Milliseconds. The database's clock is read outside of this process's own: reading it costs, too."""
+        inside = self._inside()
+        own = time.process_time()
         question()
-        samples.append((time.process_time() - started) * 1000)
+        own = time.process_time() - own
+        return (own + self._inside() - inside) * 1000
+
+    def _inside(self) -> float:
+        return cpu_of_directory(self.database) if self.database else 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Watched:
+    """A View whose cluster can change: one pod is another one."""
+
+    snapshot: ClusterSnapshot
+    cluster: str = "bench"
+    findings: tuple[Finding, ...] = ()
+    age_seconds: float = 0.0
+    stale: bool = False
+
+    def change(self) -> None:
+        first, *others = self.snapshot.pods
+        renamed = replace(first, name=f"{first.workload.name}-{secrets.token_hex(3)}")
+        self.snapshot = replace(self.snapshot, pods=(*others, renamed))
+
+
+def measure(
+    name: str, question: Callable[[], object], clocks: Clocks, before: Callable[[], object], bar: float
+) -> Figure:
+    samples, waited = [], []
+    for _ in range(REPETITIONS):
+        before()
+        started = time.perf_counter()
+        samples.append(clocks.cost(question))
+        waited.append((time.perf_counter() - started) * 1000)
     samples.sort()
     middle, worst = statistics.median(samples), samples[-1]
     return Figure(
         figure=f"page: {name}, p99",
         value=worst,
         unit="ms CPU",
-        against=f"{WORKLOADS} workloads, {LINKS} links; p50 {middle:.0f} ms",
-        bar=Bar(comparison="<=", limit=BAR_MILLISECONDS),
+        against=f"{WORKLOADS} workloads, {LINKS} links, {LINKS * BUCKETS} activity rows; p50 {middle:.0f} ms; "
+        f"by the wall p50 {statistics.median(waited):.0f} ms, p99 {max(waited):.0f} ms",
+        bar=Bar(comparison="<=", limit=bar),
         spread=(worst - samples[0]) / middle if middle else 0.0,
     )
 
@@ -155,38 +203,67 @@ def pages(review: Review) -> dict[str, Callable[[], object]]:
         "namespaces": lambda: review.namespaces(me),
         "workloads of the cluster": lambda: page_of_workloads(review.workloads(me), Wanted()),
         "workloads of a namespace": lambda: review.workloads(me, "ns-1"),
+        "workloads of a namespace, last 24 h": lambda: review.workloads(me, "ns-1", "24h"),
         "table of a workload": lambda: page_of_links(review.workload_links(me, ref), Wanted()),
+        "table of a workload, last 7 d": lambda: page_of_links(review.workload_links(me, ref, span="7d"), Wanted()),
         "table of a namespace": lambda: page_of_links(review.namespace_links(me, "ns-1"), Wanted()),
+        "map of a namespace": lambda: review.topology(me, "ns-1"),
+        "addresses of a namespace": lambda: review.addresses(me, "ns-1"),
         "baseline of a workload": lambda: review.baseline(me, ref),
-        "proposal of a workload": lambda: review.proposal(me, ref),
         "applied policies of a namespace": lambda: review.applied(me, "ns-1"),
+        "decisions": lambda: review.deciding.history(me, "ns-1"),
+        "proposal of a workload": lambda: review.proposal(me, ref),
     }
 
 
 def main() -> bool:
+    given = os.environ.get("WATTLE_BENCH_DATABASE_URL")
+    if given:
+        return run(given, Clocks(database=None))
+    with running_postgres() as postgres:
+        return run(postgres.create_database("review"), Clocks(database=postgres.directory / "data"))
+
+
+def run(url: str, clocks: Clocks) -> bool:
     workloads = [workload(number) for number in range(WORKLOADS)]
-    with tempfile.TemporaryDirectory() as directory:
-        url = os.environ.get("WATTLE_BENCH_DATABASE_URL", f"sqlite:///{Path(directory) / 'review.db'}")
-        migrate(url)
-        store = open_store(url, clock=lambda: NOW)
+    migrate(url)
+    store = open_store(url, clock=lambda: NOW)
+    try:
         fill(store, workloads)
-        whole = snapshot(workloads)
-        view = SimpleNamespace(cluster="bench", snapshot=whole, findings=(), age_seconds=0.0, stale=False)
-        review = Review(
-            Sources(
-                store=store,
-                view=cast("View", view),
-                decisions=DecisionLog(store.engine),
-                sign_offs=SignOffs(store.engine),
-                overview=Overview(store.engine),
-                events=EventLog(store.engine),
-                clock=lambda: NOW,
-                days_seen=lambda asked: days_seen(store.engine, asked),
-            )
-        )
-        holds = emit("review", [measure(name, question) for name, question in pages(review).items()])
+        with store.engine.connect() as connection:
+            if store.engine.dialect.name == "postgresql":  # as autovacuum does within the minute
+                connection.exec_driver_sql("ANALYZE")
+                connection.commit()
+        return emit("review", figures(store, Watched(snapshot=snapshot(workloads)), clocks))
+    finally:
         store.close()
-    return holds
+
+
+def figures(store: Store, view: Watched, clocks: Clocks) -> Iterator[Figure]:
+    review = Review(
+        Sources(
+            store=store,
+            view=view,
+            decisions=DecisionLog(store.engine),
+            sign_offs=SignOffs(store.engine),
+            overview=Overview(store.engine),
+            events=EventLog(store.engine),
+            clock=lambda: NOW,
+            days_seen=lambda asked: days_seen(store.engine, asked),
+        )
+    )
+    for name, question in pages(review).items():
+        question()
+        yield measure(name, question, clocks, lambda: None, BAR_MILLISECONDS)
+        yield measure(f"{name}, of a cluster that has just changed", question, clocks, view.change, BAR_MILLISECONDS)
+    hub = WorkloadRef(namespace="ns-2", kind="Deployment", name=f"app-{2 * PER_NAMESPACE}")
+    yield measure(
+        f"proposal of a workload with {HUB_LINKS} links, new each time",
+        lambda: review.proposal(developer(), hub),
+        clocks,
+        view.change,
+        HUB_BAR_MILLISECONDS,
+    )
 
 
 if __name__ == "__main__":
