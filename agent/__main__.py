@@ -1,7 +1,7 @@
 """Composes the agent and runs it.
 
 Enters: environment and flags. Leaves: an exit status: 0 done, 1 failed, 2 wrong settings, 3 this kernel takes no
-backend, 4 loaded but the self-test failed, 5 not ready (--health).
+backend, 4 loaded but the self-test failed, 5 not ready (--health), 6 something does not work (--doctor).
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.internal import api_implementation
 
+from agent import capabilities
 from agent.config import AgentConfig, Mode, boot_id, kernel_release, read_config
-from agent.errors import AgentError, ConfigError, NoBackendError, SelfTestError
+from agent.doctor import State, examine, lines
+from agent.errors import AgentError, ConfigError, KernelError, NoBackendError, SelfTestError
 from agent.health import HealthServer, ask
 from agent.identity.cidrs import find_cidrs
 from agent.kernel.maps import Instant
@@ -33,6 +35,7 @@ log = logging.getLogger("agent")
 
 FLUSH_SECONDS = 4.0  # SIGTERM drains and flushes within five
 ALIVE_INTERVALS = 10
+ILL = 6
 EXIT_STATUS = ((ConfigError, 2), (NoBackendError, 3), (SelfTestError, 4))
 
 
@@ -42,6 +45,9 @@ def main() -> int:
         return _run(*read_config(sys.argv[1:]))
     except AgentError as exc:
         sys.stderr.write(f"wattle-agent: {exc}\n")
+        if isinstance(exc, KernelError):
+            for lacking in capabilities.missing(capabilities.effective()):
+                sys.stderr.write(f"wattle-agent: {capabilities.complaint(lacking)}\n")
         return next((status for kind, status in EXIT_STATUS if isinstance(exc, kind)), 1)
 
 
@@ -52,6 +58,8 @@ def _run(config: AgentConfig, mode: Mode) -> int:
         return 5 if complaint else 0
     if api_implementation.Type() != "upb":
         raise ConfigError("protobuf runs on its pure-Python fallback, 187 times slower; install a wheel with upb")
+    if mode.doctor:
+        return _examine(config)
     if mode.check:
         return _check(config)
     return asyncio.run(_serve(config, once=mode.once))
@@ -59,6 +67,15 @@ def _run(config: AgentConfig, mode: Mode) -> int:
 
 async def _serve(config: AgentConfig, *, once: bool) -> int:
     return await Agent(config).serve(once=once)
+
+
+def _examine(config: AgentConfig) -> int:
+    findings = []
+    for found in examine(config):
+        sys.stdout.write("\n".join(lines([found])) + "\n")
+        sys.stdout.flush()
+        findings.append(found)
+    return ILL if any(found.state is State.ILL for found in findings) else 0
 
 
 def _check(config: AgentConfig) -> int:

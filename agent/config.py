@@ -158,6 +158,7 @@ class Mode:
     check: bool
     health: bool
     once: bool
+    doctor: bool
 
 
 def read_config(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> tuple[AgentConfig, Mode]:
@@ -166,6 +167,9 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str] | None 
     parser = argparse.ArgumentParser(prog="wattle-agent", description="Counts this node's flows and sends them.")
     parser.add_argument("--check", action="store_true", help="load, attach, self-test, say what was chosen, exit")
     parser.add_argument("--health", action="store_true", help="ask the running agent whether it is ready, exit")
+    parser.add_argument(
+        "--doctor", action="store_true", help="look at everything that can keep it from its work, say what to do, exit"
+    )
     parser.add_argument("--once", action="store_true", help="drain once, wait until it is committed, exit")
     fields = dataclasses.fields(AgentConfig)
     for field in fields:
@@ -196,7 +200,7 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str] | None 
         faults.append(str(exc).removeprefix(_DOING))
     if config is None or faults:
         raise ConfigError(f"{_DOING}{'; '.join(faults)}")
-    return config, Mode(check=flags["check"], health=flags["health"], once=flags["once"])
+    return config, Mode(check=flags["check"], health=flags["health"], once=flags["once"], doctor=flags["doctor"])
 
 
 def boot_id(proc: Path) -> str:

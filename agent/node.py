@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from agent import metrics
+from agent import capabilities, metrics
 from agent.identity.cgroups import CgroupPaths, Hierarchy, find_hierarchy
 from agent.identity.open import OpenSockets
 from agent.identity.podlogs import PodLogs
@@ -112,10 +112,12 @@ class Node:
         """What was chosen, and why not another."""
         capture, hierarchy = self.capture, self._hierarchy
         version = "cgroup v2" if hierarchy.subsystem is None else f"cgroup v1 ({hierarchy.subsystem})"
+        lacking = capabilities.missing(capabilities.effective(self._config.proc_root / "self/status"))
         return [
             f"backend {capture.backend.name}: attached, self-test passed, room for {capture.flow_entries} flows",
             *(f"refused: {sentence}" for sentence in capture.refused),
             *(f"without: {sentence}" for sentence in capture.skipped),
+            *(f"without: {capabilities.complaint(each)}" for each in lacking),
             f"pods are told apart by {version} at {hierarchy.root}, named by {self._config.pod_logs}",
         ]
 

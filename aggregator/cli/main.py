@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aggregator.cli import check, export, judge, propose, rehearse, review, show
+from aggregator.cli import check, doctor, export, judge, propose, rehearse, review, show
 from aggregator.cli.online import access, login, look, policy, say
 from aggregator.errors import WattleError
 
@@ -53,7 +53,7 @@ def _version() -> str:
     return __version__
 
 
-for _module in (propose, judge, review, rehearse, check, export, login, look, policy, say):
+for _module in (propose, judge, review, rehearse, check, export, login, look, policy, say, doctor):
     _module.register(app)
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from aggregator.services.authority.caller import Resource, Verb
 from aggregator.services.authority.kubernetes import GROUP
-from tests.chart.rendering import ROOT, named, pod_of, render
+from tests.chart.rendering import ROOT, container_of, named, pod_of, render
 
 ROLES = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 PEOPLE = {"wattle-viewer", "wattle-editor", "wattle-approver", "wattle-admin"}
@@ -122,3 +122,10 @@ def test_another_release_in_another_namespace_keeps_its_rights_together() -> Non
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": "second-wattle-aggregator", "namespace": "elsewhere"}
     ]
+
+
+def test_the_agent_gets_the_capabilities_that_it_says_it_needs() -> None:
+    from agent.capabilities import NEEDED
+
+    added = container_of(render(), "agent")["securityContext"]["capabilities"]["add"]
+    assert sorted(f"CAP_{name}" for name in added) == sorted(each.name for each in NEEDED)
