@@ -66,7 +66,8 @@ def _plain(value: Any) -> Any:
 
 def test_every_setting_is_set_by_the_chart_or_open_or_left_out_for_a_reason() -> None:
     agent = environment_of(render(), "agent")
-    aggregator = environment_of(render({"rbac": {"dryRun": True}}), "aggregator")
+    every = {"rbac": {"dryRun": True}, "aggregator": {"clusters": {"secretName": "c"}}}
+    aggregator = environment_of(render(every), "aggregator")
     assert {f"WATTLE_{name.upper()}" for name in pages.AGENT_OWNED} == agent.keys()
     assert {f"WATTLE_{name.upper()}" for name in pages.AGGREGATOR_OWNED} == aggregator.keys()
     for owned, elsewhere, known in (
