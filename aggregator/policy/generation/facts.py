@@ -128,6 +128,12 @@ class Facts:
             facts.rank = rank
         return len(self._known)
 
+    def let_go(self) -> None:
+        """Of the rows: rows and ends name each other, and hundreds of thousands would be left for the collector."""
+        for facts in self._known.values():
+            facts.ingress.clear()
+            facts.egress.clear()
+
     def workloads(self) -> list[EndFacts]:
         """Those of workloads, by name."""
         found = [(end, facts) for end, facts in self._known.items() if isinstance(end, Workload)]

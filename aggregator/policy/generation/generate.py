@@ -135,6 +135,7 @@ class _Generator:
             proposal = self._propose(facts, closed[facts], names) if self._is_asked(facts) else None
             if proposal is not None:
                 proposals.append(proposal)
+        self._facts.let_go()
         return Generation(
             proposals=tuple(proposals),
             default_denies=self._default_denies(names),
@@ -213,11 +214,8 @@ class _Generator:
             labels=MANAGED_BY,
         )
         # A link to itself stands in both directions.
-        entries = [
-            *(row.entry for row in facts.ingress),
-            *(row.entry for row in facts.egress if row.dst is not facts),
-        ]
-        taken = tuple(entry for entry in entries if isinstance(entry, IncludedLink))
+        rows = [*facts.ingress, *(row for row in facts.egress if row.dst is not facts)]
+        taken = tuple([row.entry for row in rows if isinstance(row.entry, IncludedLink)])
         if self._settings.annotate_evidence:
             policy = notes.annotated(policy, taken)
         self._findings += findings
@@ -225,7 +223,7 @@ class _Generator:
             workload=workload,
             policies=split(policy, max_peers=self._settings.max_peers, max_bytes=self._settings.max_bytes),
             included=taken,
-            left_out=tuple(entry for entry in entries if isinstance(entry, LeftOutLink)),
+            left_out=tuple([row.entry for row in rows if isinstance(row.entry, LeftOutLink)]),
             synthesised=tuple(item for part in written.values() for item in part.synthesised),
             widenings=tuple(item for part in written.values() for item in part.widenings),
             open_directions=frozenset(still_open),

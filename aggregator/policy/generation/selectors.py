@@ -5,7 +5,7 @@ selector never matches a pod, a pod template or a scaled-to-zero workload of ano
 every one of its own, and is never empty (NP-48, NP-49).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -89,23 +89,24 @@ class NamespaceSelectors:
         common = self._common(own)
         usable = {key: value for key, value in common.items() if classify(key, value) is LabelClass.STABLE}
         owner = {k: v for k, v in self._owners.get(workload, ()) if self._lists.permits(k) and common.get(k) == v}
-        stable_owner = {key: value for key, value in owner.items() if key in usable}
-        lasting_owner = {key: value for key, value in owner.items() if classify_key(key) is not LabelClass.GENERATED}
-        versioned = {key: value for key, value in common.items() if key in usable or is_version_key(key)}
-        for candidate in (
-            self._whole(stable_owner, own),
-            self._smallest(usable, own),
-            self._whole(lasting_owner, own),
-            self._smallest(versioned, own),
-            self._with_absence(usable, own),
-        ):
-            if candidate is not None:
-                return candidate
+        found = next((one for one in self._candidates(common, usable, owner, own) if one is not None), None)
+        if found is not None:
+            return found
         if not usable:
             return NotSeparable(reason=f"{workload} has no label that lasts", no_labels=True)
         others = tuple(sorted({self._variants[n].workload for n in self._matching(usable)} - {workload}))
         names = ", ".join(str(other) for other in others)
         return NotSeparable(reason=f"every label of {workload} that lasts is worn by {names}, too", others=others)
+
+    def _candidates(
+        self, common: Mapping[str, str], usable: Mapping[str, str], owner: Mapping[str, str], own: tuple[int, ...]
+    ) -> Iterator[Selected | None]:
+        """Best first; each is looked for only when those before it are not to be had."""
+        yield self._whole({key: value for key, value in owner.items() if key in usable}, own)
+        yield self._smallest(usable, own)
+        yield self._whole({k: v for k, v in owner.items() if classify_key(k) is not LabelClass.GENERATED}, own)
+        yield self._smallest({k: v for k, v in common.items() if k in usable or is_version_key(k)}, own)
+        yield self._with_absence(usable, own)
 
     def _common(self, own: tuple[int, ...]) -> dict[str, str]:
         """Permitted labels that every pod and template of the workload wears alike, generated ones left out."""
@@ -129,10 +130,13 @@ class NamespaceSelectors:
 
     def _smallest(self, labels: Mapping[str, str], own: tuple[int, ...]) -> Selected | None:
         """The smallest exact set; between equals, the one with the best-known keys."""
-        keys = sorted(labels, key=preference)
-        if not keys or self._matching(labels) != frozenset(own):
+        keys, exact = sorted(labels, key=preference), frozenset(own)
+        for key in keys:
+            if self._by_label[key, labels[key]] == exact:
+                return _selected({key: labels[key]})
+        if not keys or self._matching(labels) != exact:
             return None
-        for size in range(1, min(MAX_SEARCHED_SIZE, len(keys)) + 1):
+        for size in range(2, min(MAX_SEARCHED_SIZE, len(keys)) + 1):
             for chosen in combinations(keys, size):
                 found = self._whole({key: labels[key] for key in chosen}, own)
                 if found is not None:
