@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import yaml
 
-from aggregator.cluster.cidrs import CidrRole, CidrSource, ClusterCidrs, complete_with
+from aggregator.cluster.cidrs import complete_with
 from aggregator.cluster.reduce import Raw, networks
 from aggregator.cluster.view import ClusterView
 from aggregator.errors import InputError
 from aggregator.model.address import IPNetwork
+from aggregator.model.cidrs import CidrRole, CidrSource, ClusterCidrs
 
 FOLLOW_SECONDS = 30.0
 # Arguments of the control plane's own processes, https://kubernetes.io/docs/reference/command-line-tools-reference/

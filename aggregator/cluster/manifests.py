@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aggregator.cluster import reduce
-from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
+from aggregator.cluster.cidrs import incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery
 from aggregator.cluster.findings import ViewFindings
 from aggregator.cluster.foreign import kind_of
@@ -22,6 +22,7 @@ from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.view import NONSENSE, ClusterView
 from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import ClusterError, InputError
+from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.history import EpisodeStore

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from aggregator.cluster.cidrs import ClusterCidrs
 from aggregator.cluster.discover import CidrDiscovery
+from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding
 from aggregator.model.resolution import Resolver

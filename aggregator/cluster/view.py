@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from aggregator.cluster import reduce
 from aggregator.cluster.backends import ObjectKey, Services, key_of
-from aggregator.cluster.cidrs import CidrRole, ClusterCidrs
 from aggregator.cluster.declared import declared_in
 from aggregator.cluster.foreign import EXTRA_KINDS, parse_extra
 from aggregator.cluster.history import SKEW_SECONDS, History
@@ -21,6 +20,7 @@ from aggregator.cluster.labels import LabelHistory
 from aggregator.cluster.owners import LOOKED_UP, Owners
 from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
 from aggregator.errors import InputError
+from aggregator.model.cidrs import CidrRole, ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
 from aggregator.model.declared import DeclaredCaller
 from aggregator.model.workload import Workload
@@ -351,6 +351,7 @@ class ClusterView:
             pod_cidrs=self.cidrs.of(CidrRole.POD),
             service_cidrs=self.cidrs.of(CidrRole.SERVICE),
             cidrs_complete=self.cidrs.complete,
+            cidr_sources=self.cidrs.sources,
             declared_callers=self._declared_callers(),
             extra_policies=_in_order(self.extra_policies),
         )

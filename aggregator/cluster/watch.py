@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aggregator import metrics
-from aggregator.cluster.cidrs import ClusterCidrs, incomplete_finding
+from aggregator.cluster.cidrs import incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery
 from aggregator.cluster.findings import ViewFindings, forbidden_finding
 from aggregator.cluster.kinds import WATCHED, Watched
@@ -23,6 +23,7 @@ from aggregator.cluster.reflector import Reflector, State, Timing, key_of
 from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.transport import KubernetesApi
 from aggregator.cluster.view import NONSENSE, ClusterView
+from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding
 from aggregator.model.history import EpisodeStore

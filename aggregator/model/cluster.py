@@ -10,6 +10,7 @@ from functools import cached_property
 from ipaddress import ip_address
 
 from aggregator.model.address import IPAddress, IPNetwork
+from aggregator.model.cidrs import CidrSource
 from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Workload
@@ -129,6 +130,7 @@ class ClusterSnapshot:
     pod_cidrs: tuple[IPNetwork, ...] = ()
     service_cidrs: tuple[IPNetwork, ...] = ()
     cidrs_complete: bool = False
+    cidr_sources: tuple[CidrSource, ...] = ()  # the same ranges with where each was found, as far as that is known
     declared_callers: tuple[object, ...] = ()  # as model/declared.py types
     extra_policies: tuple[object, ...] = field(default=())  # admin and plug-in policies, as model/adminpolicy.py types
 

@@ -6,9 +6,9 @@ Invariant: while the database is away, what was last told still holds.
 
 import logging
 
-from aggregator.cluster.cidrs import CidrRole
 from aggregator.cluster.discover import SeenArgument, Told
 from aggregator.errors import StoreError
+from aggregator.model.cidrs import CidrRole
 from aggregator.store import Store
 from aggregator.store.decisions import DecisionLog
 

@@ -7,10 +7,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from aggregator.cluster.cidrs import classify
 from aggregator.cluster.resolve import LETTING_GO_SECONDS
 from aggregator.cluster.watch import KubernetesSource
 from aggregator.model.address import AddressClass
+from aggregator.model.cidrs import classify
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution, Resolved
 from aggregator.model.workload import ApiServer, Workload

@@ -7,7 +7,7 @@ long says so, because it may have outlived what it was about.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from aggregator.model.decision import Alias, LabelLists
+from aggregator.model.decision import Alias, LabelLists, TypedCIDR
 from aggregator.model.link import Link
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
@@ -51,15 +51,7 @@ def workload_view(question: Question, workload: Workload, rows: Rows) -> Workloa
         etag=tag_of(question.sight, question.state, workload=workload),
         rules=[_rule(question, workload, direction) for direction in _DIRECTIONS],
         cidrs=[
-            TypedCidrView(
-                direction=typed.direction.value,
-                cidr=str(typed.cidr),
-                protocol=typed.protocol.value if typed.protocol else None,
-                port=typed.port,
-                end_port=typed.end_port,
-            )
-            for direction in _DIRECTIONS
-            for typed in held.typed_cidrs_of(workload, direction)
+            _typed(question, typed) for direction in _DIRECTIONS for typed in held.typed_cidrs_of(workload, direction)
         ],
         decisions=[
             _decision_view(question, logged, seen)
@@ -67,6 +59,19 @@ def workload_view(question: Question, workload: Workload, rows: Rows) -> Workloa
             if workload in subjects_of_version(question.state, logged.version).workloads
             and subjects_of_version(question.state, logged.version).seen_by(question.sight)
         ],
+    )
+
+
+def _typed(question: Question, typed: TypedCIDR) -> TypedCidrView:
+    known = question.addresses.classify_typed(typed.cidr)
+    return TypedCidrView(
+        direction=typed.direction.value,
+        cidr=str(typed.cidr),
+        protocol=typed.protocol.value if typed.protocol else None,
+        port=typed.port,
+        end_port=typed.end_port,
+        address_class=known.address_class.value,
+        explained=known.reason,
     )
 
 

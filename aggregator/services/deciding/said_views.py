@@ -39,6 +39,8 @@ class TypedCidrView:
     protocol: ProtocolWord | None
     port: int | None
     end_port: int | None
+    address_class: Literal["internal", "external", "aliased", "unknown"]  # by the cluster's ranges of now
+    explained: str  # why: one that touches the cluster's own ranges would speak of pods, Services or nodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from aggregator.cluster.cidrs import CidrRole, CidrSource, ClusterCidrs
 from aggregator.cluster.history import Timeline
 from aggregator.cluster.owners import LOOKED_UP
 from aggregator.cluster.reduce import FOREVER, NEVER
 from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.scenario import Scenario
 from aggregator.cluster.view import ClusterView
+from aggregator.model.cidrs import CidrRole, CidrSource, ClusterCidrs
 from aggregator.model.cluster import Node, Pod, Service
 from aggregator.model.resolution import Resolver
 

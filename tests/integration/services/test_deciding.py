@@ -116,6 +116,7 @@ def test_a_typed_cidr_stays_until_it_is_taken_back(world: World) -> None:
         return TypedCIDR(workload=owner, direction=Direction.EGRESS, cidr=cidr, port=443)
 
     found = deciding.type_cidr(ME, WEB_REF, typed, Choice.INCLUDE, reason="proxy", if_match=ANY)
+    assert found.cidrs[0].explained, "it is classified at once"
     assert [cidr.cidr for cidr in found.cidrs] == ["203.0.113.0/28"]
     assert "203.0.113.0/28" in world.review().workload_proposal(ME, WEB_REF).yaml
     found = deciding.type_cidr(ME, WEB_REF, typed, Choice.EXCLUDE, reason="", if_match=ANY)

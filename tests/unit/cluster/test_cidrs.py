@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from aggregator.cluster.cidrs import CidrRole, ClusterCidrs, classify, incomplete_finding
+from aggregator.cluster.cidrs import incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery, SeenArgument, Told, discovered_cidrs
 from aggregator.cluster.view import ClusterView
 from aggregator.errors import InputError
 from aggregator.model.address import AddressClass
+from aggregator.model.cidrs import CidrRole, CidrSource, ClusterCidrs, classify
 from tests.unit.cluster import objects
 
 
@@ -137,10 +138,20 @@ def test_an_alias_names_an_address_and_the_narrowest_wins() -> None:
     assert classify(ip_network("203.0.0.0/16"), cidrs(*WHOLE), aliases).address_class is AddressClass.EXTERNAL
 
 
-def test_an_alias_inside_the_cluster_says_so() -> None:
-    found = classify(ip_address("10.244.1.9"), cidrs(*WHOLE), {ip_network("10.244.1.9/32"): "odd"})
-    assert found.address_class is AddressClass.ALIASED
-    assert "inside the cluster's pod range" in found.reason
+def test_an_alias_in_the_pods_or_services_ranges_does_not_count() -> None:
+    """A rule for that name would be a rule for whichever pod has the address next."""
+    for text, role in (("10.244.1.9", "pod"), ("10.96.0.9", "service")):
+        found = classify(ip_address(text), cidrs(*WHOLE), {ip_network("10.0.0.0/8"): "odd"})
+        assert (found.address_class, found.alias) == (AddressClass.INTERNAL, "")
+        assert f"inside the cluster's {role} range" in found.reason
+        assert "the alias 'odd' for 10.0.0.0/8 does not count there" in found.reason
+
+
+def test_a_neighbour_of_the_nodes_may_have_a_name() -> None:
+    near = CidrSource(role=CidrRole.NODE, cidr=ip_network("192.168.0.0/24"), found_in="set by hand", by_hand=True)
+    found = classify(ip_address("192.168.0.77"), cidrs(*WHOLE, by_hand=[near]), {ip_network("192.168.0.77/32"): "nas"})
+    assert (found.address_class, found.alias) == (AddressClass.ALIASED, "nas")
+    assert "inside the cluster's node range" in found.reason
 
 
 @pytest.mark.parametrize("typed", ["10.244.0.0/15", "10.244.1.128/25", "10.0.0.0/8", "192.168.0.0/24", "0.0.0.0/0"])

@@ -504,7 +504,10 @@ def test_the_narrowest_alias_names_an_address() -> None:
     addresses = Addresses(BARE, Decisions(aliases=(wide,)))
     assert addresses.classify(ip_address("203.0.113.9")).alias == "wide"
     assert addresses.classify(ip_address("198.51.100.7")).address_class.value == "external"
-    assert addresses.classify(ip_address("198.51.100.7")).reason == "outside every CIDR of the cluster"
+    assert (
+        addresses.classify(ip_address("198.51.100.7")).reason
+        == "outside every pod, Service and node range of the cluster"
+    )
 
 
 def test_corners() -> None:
@@ -558,3 +561,16 @@ def test_a_namespace_that_no_rule_may_name_is_reported() -> None:
     generation = made(seen(WEB, DB, 5432), seen(WEB, API, 80), decisions=[lists])
     assert reasons(generation) == {str(link(WEB, DB, 5432)): Reason.NAMESPACE_NOT_NAMEABLE}
     assert "namespace-without-labels" in codes(generation)
+
+
+@pytest.mark.parametrize(
+    ("typed", "address_class", "words"),
+    [
+        ("10.0.0.0/8", "internal", "pod range 10.244.0.0/16"),
+        ("192.0.2.11/32", "internal", "the node n1 has it now"),
+        ("198.51.100.0/24", "external", "outside every"),
+    ],
+)
+def test_a_typed_cidr_is_classified_at_once(typed: str, address_class: str, words: str) -> None:
+    found = Addresses(BARE, Decisions()).classify_typed(ip_network(typed))
+    assert (found.address_class.value, words in found.reason) == (address_class, True), found.reason
