@@ -52,6 +52,8 @@ class LabelHistory:
     def changing(self, workload: Workload) -> tuple[str, ...]:
         """Keys that pods of the workload have worn with several values, or not all of them."""
         sets = self.worn.get(workload, {})
+        if len(sets) < 2:
+            return ()
         return tuple(sorted({key for labels in sets for key, _ in labels} - self.shared(workload).keys()))
 
     def past(self) -> Iterator[tuple[Workload, Labels, Worn]]:

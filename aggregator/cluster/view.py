@@ -366,13 +366,15 @@ class ClusterView:
         """A ReplicaSet of a Deployment and a Job of a CronJob are no workloads of their own."""
         if facts.kind in LOOKED_UP and facts.owner is not None:
             return None
+        workload = self.owners.workload(facts.namespace, facts.kind, facts.name)
         return WorkloadRecord(
-            workload=self.owners.workload(facts.namespace, facts.kind, facts.name),
+            workload=workload,
             selector=facts.selector,
             template_labels=facts.template_labels,
             replicas=facts.replicas,
             schedule=facts.schedule,
             host_network=facts.host_network,
+            changing_labels=self.labels.changing(workload),
         )
 
 

@@ -114,6 +114,7 @@ class WorkloadRecord:
     replicas: int | None = None  # desired; None where the kind has none
     schedule: str = ""  # CronJob
     host_network: bool = False
+    changing_labels: tuple[str, ...] = ()  # keys that its pods have worn with several values, or not all of them
 
 
 @dataclass(frozen=True, kw_only=True)

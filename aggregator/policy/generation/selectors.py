@@ -49,11 +49,16 @@ class NamespaceSelectors:
     """Selectors for the workloads of one namespace, by an index from label to the variants that wear it."""
 
     def __init__(
-        self, variants: Iterable[tuple[Workload, Labels]], owners: Mapping[Workload, Labels], lists: LabelLists
+        self,
+        variants: Iterable[tuple[Workload, Labels]],
+        owners: Mapping[Workload, Labels],
+        lists: LabelLists,
+        changing: Mapping[Workload, frozenset[str]] | None = None,
     ) -> None:
         seen: dict[tuple[Workload, Labels], None] = dict.fromkeys(variants)
         self._variants = [_Variant(workload=workload, labels=dict(labels)) for workload, labels in sorted(seen)]
         self._owners = owners
+        self._changing = changing or {}
         self._lists = lists
         self._answers: dict[Workload, Selection] = {}
 
@@ -103,6 +108,9 @@ class NamespaceSelectors:
     ) -> Iterator[Selected | None]:
         """Best first; each is looked for only when those before it are not to be had."""
         yield self._whole({key: value for key, value in owner.items() if key in usable}, own)
+        changing = self._changing.get(self._variants[own[0]].workload)
+        if changing:  # what its pods have worn otherwise before may change again
+            yield self._smallest({key: value for key, value in usable.items() if key not in changing}, own)
         yield self._smallest(usable, own)
         yield self._whole({k: v for k, v in owner.items() if classify_key(k) is not LabelClass.GENERATED}, own)
         yield self._smallest({k: v for k, v in common.items() if k in usable or is_version_key(k)}, own)
@@ -172,6 +180,7 @@ class Selectors:
         self._namespaces: dict[str, NamespaceSelectors] = {}
         self._variants: dict[str, list[tuple[Workload, Labels]]] = {}
         self._owners: dict[str, dict[Workload, Labels]] = {}
+        self._changing = {r.workload: frozenset(r.changing_labels) for r in cluster.workloads if r.changing_labels}
         for pod in cluster.pods:
             self._variants.setdefault(pod.namespace, []).append((pod.workload, pod.labels))
         for record in cluster.workloads:
@@ -187,7 +196,8 @@ class Selectors:
     def namespace(self, name: str) -> NamespaceSelectors:
         found = self._namespaces.get(name)
         if found is None:
-            found = NamespaceSelectors(self._variants.get(name, ()), self._owners.get(name, {}), self._lists)
+            variants, owners = self._variants.get(name, ()), self._owners.get(name, {})
+            found = NamespaceSelectors(variants, owners, self._lists, self._changing)
             self._namespaces[name] = found
         return found
 

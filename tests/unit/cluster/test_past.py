@@ -177,6 +177,21 @@ def test_labels_that_were_worn_are_remembered() -> None:
     assert found.changing(owner) == ("release",)
 
 
+def test_the_snapshot_says_which_labels_have_changed() -> None:
+    view = ClusterView("c")
+    spec = {"selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web"}}}}
+    view.apply(
+        "StatefulSet", {"kind": "StatefulSet", "metadata": objects.metadata("web", "shop"), "spec": spec}, at=NOW
+    )
+    for number, release in enumerate(("one", "two")):
+        owner = objects.owned_by("StatefulSet", "web")
+        raw = objects.pod(f"w{number}", labels={"app": "web", "release": release}, owner=owner)
+        view.apply("Pod", raw, at=NOW)
+        view.remove("Pod", "shop", f"w{number}", uid=f"uid-w{number}", at=NOW)
+    (record,) = view.snapshot().workloads
+    assert record.changing_labels == ("release",)
+
+
 def test_the_past_is_forgotten_in_time() -> None:
     view = cluster()
     view.remove("Pod", "shop", "api-1-a", uid="uid-api-1-a", at=NOW - 1000)

@@ -127,6 +127,22 @@ def test_a_manual_endpoint_is_the_address_that_is_listed() -> None:
     assert link(resolve(where, flow("10.96.0.11", 5432)))[1] == Address(cluster="c", ip=ip_address("203.0.113.9"))
 
 
+def test_an_external_name_is_a_name_and_owns_no_address() -> None:
+    """Its clients speak to the address that the name has: an outside one, whatever the Service is called."""
+    where = shop(objects.service("pay", type="ExternalName", externalName="pay.example.org", ports=[{"port": 443}]))
+    (found,) = (service for service in where.snapshot().services if service.name == "pay")
+    assert (found.external_name, found.cluster_ips, found.backends) == ("pay.example.org", (), ())
+    answer = resolve(where, flow("203.0.113.20", 443))
+    assert (link(answer)[1], answer.service) == (Address(cluster="c", ip=ip_address("203.0.113.20")), "")
+
+
+def test_a_service_without_selector_and_without_slices_has_nobody_behind_it() -> None:
+    where = shop(objects.service("db", ip="10.96.0.11", ports=[{"port": 5432}]))
+    answer = resolve(where, flow("10.96.0.11", 5432))
+    assert isinstance(answer, NotYet)
+    assert answer.reason == "service-without-backends"
+
+
 def test_the_api_server_is_itself_by_its_service_and_by_its_endpoint() -> None:
     where = shop(
         objects.service("kubernetes", namespace="default", ip="10.96.0.1", ports=[{"name": "https", "port": 443}]),

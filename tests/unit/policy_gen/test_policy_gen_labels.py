@@ -144,3 +144,20 @@ def test_a_workload_that_the_cluster_does_not_show() -> None:
 def test_a_person_can_forbid_the_only_key() -> None:
     lists = LabelLists(exclude=("app",))
     assert isinstance(selection_of(WEB, pod(WEB, {"app": "web"}), lists=lists), NotSeparable)
+
+
+def test_a_label_that_changed_before_is_used_only_where_nothing_else_separates() -> None:
+    """What the history of a workload's pods says is not seen in those that run now."""
+    web, other = workload("web", "Rollout"), workload("other", "Rollout")
+    record = WorkloadRecord(workload=web, changing_labels=("app",))
+    pods = (pod(web, {"app": "web", "team": "a"}), pod(other, {"app": "other", "team": "b"}))
+    found = selection_of(web, *pods, records=(record,))
+    assert isinstance(found, Selected)
+    assert found.selector.match_labels == (("team", "a"),)
+    without = selection_of(web, *pods)
+    assert isinstance(without, Selected)
+    assert without.selector.match_labels == (("app", "web"),)
+    alone = (pod(web, {"app": "web", "team": "a"}), pod(other, {"app": "other", "team": "a"}))
+    forced = selection_of(web, *alone, records=(record,))
+    assert isinstance(forced, Selected)
+    assert forced.selector.match_labels == (("app", "web"),)
