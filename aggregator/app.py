@@ -30,6 +30,7 @@ from aggregator.ingest.listener import ListenerSecurity, PlaintextOnLoopback, Se
 from aggregator.ingest.server import AgentSettings, IngestServer, serve_ingest
 from aggregator.metrics import TLS_CERTIFICATE_END
 from aggregator.services.following import Following
+from aggregator.services.recording.openings import Openings
 from aggregator.services.recording.pairs import PairCounting
 from aggregator.services.recording.recorder import Recorder
 from aggregator.services.recording.settling import Settler
@@ -57,7 +58,8 @@ async def serve(settings: Settings) -> None:
 
 
 async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> None:
-    assembled = assemble(settings, store)
+    openings = Openings()
+    assembled = assemble(settings, store, openings)
     home = assembled[settings.cluster]
     others = {name: one.answering for name, one in assembled.items() if one is not home}
     clusters = Clusters(one.source for one in assembled.values())
@@ -68,6 +70,7 @@ async def _run(settings: Settings, store: Store, http_socket: socket.socket) -> 
         resolver=clusters.resolver,
         known_addresses=store.external_addresses,
         grace=timedelta(seconds=settings.grace_seconds),
+        openings=openings,
     )
     authenticator = agent_authenticator(settings, assembled)
     ingest = IngestServer(store=store, recorder=recorder, authenticator=authenticator, clusters=tuple(clusters))

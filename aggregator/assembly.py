@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from aggregator.alerting.sending import Outlet
 from aggregator.api.asking import Answering, Authenticator
 from aggregator.api.rest import Development, NobodyYet
+from aggregator.cluster.cni import Enforcement, detected_profile, plugins
 from aggregator.cluster.dryrun import ServerSideDryRun
 from aggregator.cluster.identify import TokenReviewAuthenticator
 from aggregator.cluster.manifests import ManifestSource
@@ -23,10 +25,15 @@ from aggregator.config import CLUSTER_NAME, Settings
 from aggregator.errors import ClusterError, ConfigurationError
 from aggregator.ingest.authenticate import ByCluster, LoopbackPlaintext, MutualTLS, StaticToken
 from aggregator.model.agent import AgentAuthenticator
+from aggregator.policy.profiles.known import GENERIC, profile_named
+from aggregator.policy.profiles.profile import Profile
 from aggregator.services.authority.kubernetes import TokenReviews
 from aggregator.services.following import Following
 from aggregator.services.keeping.drifting import Drifting
+from aggregator.services.keeping.enforcing import Enforcing, EnforcingSources, PluginState
 from aggregator.services.keeping.keeper import Keeper
+from aggregator.services.keeping.telling import Telling
+from aggregator.services.recording.openings import Openings
 from aggregator.services.review import Review, Sources
 from aggregator.store import Store
 from aggregator.store.decisions import DecisionLog
@@ -51,7 +58,7 @@ class Assembled:
     answering: Answering
 
 
-def assemble(settings: Settings, store: Store) -> Mapping[str, Assembled]:
+def assemble(settings: Settings, store: Store, openings: Openings) -> Mapping[str, Assembled]:
     """Every cluster by its name, the home cluster first. Raises ConfigurationError, ClusterError."""
     decisions = DecisionLog(store.engine)
     found: dict[str, Assembled] = {}
@@ -62,11 +69,17 @@ def assemble(settings: Settings, store: Store) -> Mapping[str, Assembled]:
         events = EventLog(store.engine)
         drifting = Drifting(store, decisions, events, name)
         review = _review(settings, store, source, decisions, drifting, connect)
+        enforcing = Enforcing(_seen_by(settings, source, store), openings, events, name)
         keeper = Keeper(
             store=store,
             events=events,
             cluster=name,
-            leading={"drift": drifting.step},
+            always={"enforcement": enforcing.step},
+            leading={
+                "drift": drifting.step,
+                "enforcement-upkeep": enforcing.upkeep,
+                "telling": _telling(settings, events, name).step,
+            },
             interval_seconds=settings.keeping_seconds,
         )
         found[name] = Assembled(
@@ -144,6 +157,38 @@ def _callers(settings: Settings, connect: Connect | None) -> Authenticator:
     if settings.development:
         return Development()
     return NobodyYet() if connect is None else TokenReviews(connect().post, time.monotonic)
+
+
+def _seen_by(settings: Settings, source: ClusterSource, store: Store) -> EnforcingSources:
+    """What enforcement is judged by: the profile that was set, else that of the plug-in that was recognised."""
+
+    def profile() -> Profile:
+        detected = detected_profile(source.view) if settings.profile == GENERIC.name else None
+        return profile_named(detected or settings.profile)
+
+    def plugin() -> PluginState:
+        for found in plugins(source.view):
+            return PluginState(name=found.name, enforces=found.enforcement is Enforcement.ON, why_not=found.reason)
+        return PluginState()
+
+    return EnforcingSources(
+        snapshot=lambda: source.snapshot,
+        standing=source.view.standing,
+        age_seconds=lambda: source.age_seconds,
+        skews_ms=lambda: {agent.agent_id: agent.clock_skew_ms for agent in store.agents(source.cluster)},
+        profile=profile,
+        plugin=plugin,
+    )
+
+
+def _telling(settings: Settings, events: EventLog, cluster: str) -> Telling:
+    webhook = Outlet(settings.webhook_url, secret_file=settings.webhook_secret_file) if settings.webhook_url else None
+    alertmanager = (
+        Outlet(f"{settings.alertmanager_url.rstrip('/')}/api/v2/alerts", token_file=settings.alertmanager_token_file)
+        if settings.alertmanager_url
+        else None
+    )
+    return Telling(events, cluster, webhook=webhook, alertmanager=alertmanager)
 
 
 def _review(  # noqa: PLR0917 - each is another part of the answer, and this is where they meet

@@ -93,6 +93,17 @@ class Settings(DatabaseSettings):
 
     pair_series: int = Field(default=0, ge=0, le=10_000)
     """Pairs of workloads that get counters of their own on /metrics, whoever comes first; 0 = none."""
+    webhook_url: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Where events are told once each, as JSON (docs/keeping-it-right.md)."""
+
+    webhook_secret_file: Path | None = None
+    """A secret that signs what the webhook gets: HMAC-SHA256 of the body in X-Wattle-Signature."""
+
+    alertmanager_url: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Alertmanager's base URL, without /api/v2: it is told every minute of the events that hold."""
+
+    alertmanager_token_file: Path | None = None
+    """A bearer token for Alertmanager."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":

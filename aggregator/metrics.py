@@ -112,6 +112,26 @@ EVENTS_FOUND = Counter(
     ["kind"],
 )
 EVENTS_HOLDING = Gauge("wattle_events_holding", "Events that hold now, by kind; the leader says so.", ["kind"])
+ALERTS_SENT = Counter(
+    "wattle_alerts_sent_total", "Events that were taken, by where they went: webhook, alertmanager.", ["to"]
+)
+ALERTS_RETRIED = Counter(
+    "wattle_alerts_retried_total", "Requests that were not taken and are sent again, by reason.", ["to", "reason"]
+)
+ALERTS_GIVEN_UP = Counter(
+    "wattle_alerts_given_up_total", "Events that nobody was told of, because too many waited.", ["to", "reason"]
+)
+OPENINGS_LEFT_OUT = Counter(
+    "wattle_enforcement_left_out_total", "Sightings of denied links that were not judged, because too many waited."
+)
+ENFORCEMENT_JUDGED = Counter(
+    "wattle_enforcement_judged_total",
+    "Sightings of links that policies may deny, by what they say: nothing, unknown, not-enforced, held-open.",
+    ["says"],
+)
+ENFORCEMENT_LINKS = Gauge(
+    "wattle_enforcement_links", "Links by the verdict of the applied policies: allowed, denied, unknown.", ["verdict"]
+)
 KEEPING_STEP_SECONDS = Histogram(
     "wattle_keeping_step_seconds",
     "Time of one step of the background work that keeps policies right, by part.",

@@ -19,6 +19,7 @@ from aggregator.cluster.foreign import kind_of
 from aggregator.cluster.persist import Persistence
 from aggregator.cluster.reduce import Raw
 from aggregator.cluster.resolve import ViewResolver
+from aggregator.cluster.standing import DECIDING
 from aggregator.cluster.view import NONSENSE, ClusterView
 from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import ClusterError, InputError
@@ -154,6 +155,9 @@ class ManifestSource:
         self.discovery.refresh(self.view)
         self._read_at = started
         if self._running:
+            if self.view.confirmed < started - STALE_AFTER_SECONDS:
+                for kind in DECIDING:
+                    self.view.standing.gap(kind, started)
             self.view.confirmed = started
 
     def _read_changed_files(self) -> bool:

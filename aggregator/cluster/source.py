@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from aggregator.cluster.discover import CidrDiscovery
+from aggregator.cluster.view import ClusterView
 from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.finding import Finding
@@ -18,6 +19,11 @@ class ClusterSource(Protocol):
     @property
     def snapshot(self) -> ClusterSnapshot:
         """The cluster now; the same object until something changes."""
+        ...
+
+    @property
+    def view(self) -> ClusterView:
+        """Everything that is known of the cluster, and since when."""
         ...
 
     @property

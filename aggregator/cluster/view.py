@@ -19,6 +19,7 @@ from aggregator.cluster.history import SKEW_SECONDS, History
 from aggregator.cluster.labels import LabelHistory
 from aggregator.cluster.owners import LOOKED_UP, Owners
 from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
+from aggregator.cluster.standing import Standing
 from aggregator.errors import InputError
 from aggregator.model.cidrs import CidrRole, ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
@@ -51,6 +52,7 @@ class ClusterView:
         self.owners = Owners(cluster)
         self.labels = LabelHistory()
         self.generation = 0
+        self.standing = Standing()
         self.confirmed = NEVER  # everything that happened until then has been seen
         self.derive = derive
         self.cidrs = ClusterCidrs()
@@ -74,7 +76,10 @@ class ClusterView:
     def apply(self, kind: str, raw: Raw, *, at: float) -> None:
         """The object exists like this, seen at `at`. Raises one of NONSENSE when it makes no sense."""
         with self.lock:
+            before = self.generation
             self._apply(kind, raw, at)
+            if self.generation != before and kind != "Pod":
+                self._note(kind, raw["metadata"], at)
             if self.unreadable:
                 metadata = raw["metadata"]
                 self._drop(self.unreadable, (kind, str(metadata.get("namespace") or ""), str(metadata["name"])))
@@ -116,7 +121,13 @@ class ClusterView:
             if kind == "Pod" and last is not None:
                 self._apply_pod(reduce.pod(last), at)
             self._drop(self.unreadable, (kind, namespace, name))
+            before = self.generation
             self._remove((kind, namespace, name), at, uid)
+            if self.generation != before and kind != "Pod":
+                self.standing.changed(kind, namespace, name, at=at)
+
+    def _note(self, kind: str, metadata: Raw, at: float) -> None:
+        self.standing.changed(kind, str(metadata.get("namespace") or ""), str(metadata["name"]), at=at)
 
     def _remove(self, which: ObjectName, at: float, uid: str) -> None:
         kind, namespace, name = which
@@ -236,6 +247,8 @@ class ClusterView:
             changed |= self.history.lose_address(key, ip, at + SKEW_SECONDS)
         pod = _pod(facts, workload or self.history.pods[key].workload or self.owners.nearest(facts))
         if self.pods.get(key) != pod:
+            known = self.pods.get(key)
+            self.standing.changed("Pod", pod.namespace, pod.name, at=at, before=known is not None and bool(known.ips))
             self.pods[key] = pod
             changed = True
         if workload is not None:
@@ -261,6 +274,7 @@ class ClusterView:
                 self.history.pod_ends[key] = min(at + SKEW_SECONDS, self.history.pod_ends.get(key, FOREVER))
             return
         del self.pods[key]
+        self.standing.forget_pod((facts.namespace, facts.name))
         if self._pod_names.get((facts.namespace, facts.name)) == key:
             del self._pod_names[(facts.namespace, facts.name)]
         self.history.end_pod(key, facts.ips, until=at + SKEW_SECONDS)

@@ -188,6 +188,8 @@ class KubernetesSource:
 
     def _count(self, kind: str, event: str) -> None:
         metrics.CLUSTER_WATCH_EVENTS.labels(self.cluster, kind, event).inc()
+        if event == "list":  # what happened since the last watch ended is not told one by one
+            self.view.standing.gap(kind, time.time())
 
 
 def _join(threads: Sequence[threading.Thread]) -> None:

@@ -17,8 +17,8 @@ from aggregator.model.proposal import Generation, IncludedLink, Proposal
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.simulation import Action, Plan, RestartAdvice, Step
 from aggregator.model.workload import Workload
+from aggregator.policy.enforcement import restart_command
 
-_RESTARTABLE = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 LONG_LIVED_SECONDS = 3600
 FEW_CONNECTIONS = 2
 
@@ -83,9 +83,7 @@ def _restarts(proposals: Iterable[Proposal]) -> Iterator[RestartAdvice]:
             if isinstance(link.src, Workload) and link.protocol is Protocol.TCP and is_long_lived(row.observed):
                 held.setdefault(link.src, {})[link] = None
     for workload in sorted(held):
-        command = ""
-        if workload.kind in _RESTARTABLE:
-            command = f"kubectl -n {workload.namespace} rollout restart {workload.kind.lower()}/{workload.name}"
+        command = restart_command(workload)
         yield RestartAdvice(
             workload=workload,
             links=tuple(held[workload]),

@@ -20,6 +20,7 @@ from aggregator.model.resolution import NotYet, Refused, Resolved
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns
 from aggregator.services.recording.identities import Answer
 from aggregator.services.recording.identity_json import identity_to_json
+from aggregator.services.recording.openings import Openings
 from aggregator.store.deltas import (
     ACTIVITY,
     ActivityArray,
@@ -140,8 +141,9 @@ class Deltas:
 class Grouping:
     """One recorder's memory of links. Not thread-safe."""
 
-    def __init__(self, *, grace_ms: int, rolled_up: Callable[[Link], Link]) -> None:
+    def __init__(self, *, grace_ms: int, rolled_up: Callable[[Link], Link], openings: Openings | None = None) -> None:
         self._grace_ms = grace_ms
+        self._openings = openings
         self._rolled_up = rolled_up
         self._links: list[_KnownLink] = []
         self._slots: dict[Link, int] = {}
@@ -178,13 +180,16 @@ class Grouping:
         if not len(columns):
             return deltas
         self._learn(answers, resets)
-        sums = _sums(np.concatenate([batch.answers for batch in batches]), columns, answers=len(answers))
+        rows = np.concatenate([batch.answers for batch in batches])
+        sums = _sums(rows, columns, answers=len(answers))
         kind = self._kind[sums.answer]
         seen = kind <= _ATTEMPT
         if seen.any():
             self._touch_links(deltas, sums.where(seen))
             self._show_evidence(deltas, sums.answer[seen], answers, now_ms)
             counted = kind <= _OPEN
+            if self._openings is not None:
+                self._note_openings(deltas, batches, rows, columns, answers)
             if counted.any():
                 sums.count[kind == _OPEN] = 0
                 deltas.activity = self._activity(sums.where(counted))
@@ -219,6 +224,8 @@ class Grouping:
             )
             self._told_flags = np.concatenate([self._told_flags, np.zeros(len(new), np.int64)])
             self._told_last_ms = np.concatenate([self._told_last_ms, np.full(len(new), -1, np.int64)])
+            if self._openings is not None:
+                self._openings.know(known.link for known in new)
             RECORDING_LINKS.set(len(self._links))
 
     def _what_it_is(self, answer: Answer) -> tuple[int, int, int]:
@@ -322,6 +329,24 @@ class Grouping:
         if len(self._told_evidence) > _MOST_EVIDENCE:
             self._told_evidence.clear()
         self._told_evidence.update(dict.fromkeys(shown, now_ms))
+
+    def _note_openings(
+        self,
+        deltas: Deltas,
+        batches: Sequence[AnsweredBatch],
+        rows: I64,
+        columns: FlowColumns,
+        answers: Sequence[Answer],
+    ) -> None:
+        """Where times are not the node's own, nobody can say what came first."""
+        assert self._openings is not None
+        clamped = np.repeat([answered.batch.clamped for answered in batches], [len(b.answers) for b in batches])
+        kind = self._kind[rows]
+        telling = ~clamped & ((kind == _OPEN) | ((kind == _COUNTED) & (columns.count > 0)))
+        if telling.any():
+            times = np.stack([columns.first_ms[telling], columns.last_ms[telling]], axis=1)
+            told = (answers, rows[telling], self._slot[rows[telling]], kind[telling] == _OPEN, times)
+            deltas.on_told.append(partial(self._openings.note, *told))
 
     # ---- numbers ----------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from aggregator.model.resolution import Resolver
 from aggregator.services.recording.deliveries import DeclaredGap, Delivery, FlowBatch, FlowColumns, Poison, Recorded
 from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
 from aggregator.services.recording.identities import Identities
+from aggregator.services.recording.openings import Openings
 from aggregator.services.recording.rollup import KnownAddresses, RollUp
 from aggregator.store.deltas import (
     AgentDelta,
@@ -63,6 +64,7 @@ class Recorder:
         linger_seconds: float = 0.2,
         group_batches: int = 200,
         peers_per_workload: int = 256,
+        openings: Openings | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._sink = sink
@@ -74,6 +76,7 @@ class Recorder:
         self._grouping = Grouping(
             grace_ms=round(grace.total_seconds() * 1000),
             rolled_up=RollUp(most=peers_per_workload, known_addresses=known_addresses),
+            openings=openings,
         )
 
     async def submit(self, delivery: Delivery) -> None:

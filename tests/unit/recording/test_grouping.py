@@ -15,6 +15,7 @@ from aggregator.services.recording.deliveries import FlowColumns
 from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
 from aggregator.services.recording.identities import Identities
 from aggregator.services.recording.identity_json import identity_from_json, identity_to_json
+from aggregator.services.recording.openings import Openings
 from aggregator.services.recording.rollup import RollUp
 from aggregator.store.deltas import CursorKey, EvidenceKind, Sides
 from tests.flowlink import CLUSTER, FakeResolver, Flow, batch_of, flows, workload
@@ -27,11 +28,13 @@ KEY = CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=1)
 class Desk:
     """Identities and Grouping as the recorder uses them."""
 
-    def __init__(self, resolver: FakeResolver, *, most: int = 256) -> None:
+    def __init__(self, resolver: FakeResolver, *, most: int = 256, openings: Openings | None = None) -> None:
         self.now_ms = NOW_MS - 60_000
         self.identities = Identities(resolver, now_ms=lambda: self.now_ms)
         self.grouping = Grouping(
-            grace_ms=30_000, rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()})
+            grace_ms=30_000,
+            rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()}),
+            openings=openings,
         )
         self.identities.begin()
         self.now_ms = NOW_MS
@@ -209,3 +212,25 @@ def test_a_waiting_identity_comes_back_as_it_was() -> None:
         outcome=Outcome.OPEN,
     )
     assert identity_from_json(identity_to_json(identity)) == identity
+
+
+def test_openings_are_told_after_the_commit_and_never_of_attempts_quiet_links_or_clamped_batches() -> None:
+    openings = Openings()
+    openings.listen(CLUSTER, listening=True)
+    desk = Desk(FakeResolver(), openings=openings)
+    attempt = Flow(port=1, outcome=flowlink_pb2.OUTCOME_REFUSED)
+    found_open = Flow(port=2, outcome=flowlink_pb2.OUTCOME_OPEN, count=0)
+    only_bytes = Flow(port=3, count=0)
+    deltas = desk.group([Flow(port=4), attempt, found_open, only_bytes])
+    assert openings.take(CLUSTER) == []
+    deltas.told()
+    taken = {opening.link.port: opening for opening in openings.take(CLUSTER)}
+    assert set(taken) == {2, 4}
+    assert taken[2].opened_ms is None
+    assert taken[4].opened_ms == NOW_MS - 5_000 + 1_000
+    assert taken[4].seen_ms == NOW_MS - 5_000 + 2_000
+    openings.judged([taken[4].link], quiet=True)
+    desk.group([Flow(port=4), Flow(port=5)]).told()
+    assert [opening.link.port for opening in openings.take(CLUSTER)] == [5]
+    desk.group([Flow(port=6)], end_ms=NOW_MS + 24 * 3600_000).told()  # a clock that nobody believes
+    assert openings.take(CLUSTER) == []

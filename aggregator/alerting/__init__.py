@@ -1,0 +1,1 @@
+"""Telling others of events: a webhook of plain JSON, and Alertmanager."""
