@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
 from aggregator.model.finding import Finding
 from aggregator.model.link import Link, link_id, link_key
@@ -163,6 +164,7 @@ class Watched:
 
     snapshot: ClusterSnapshot
     cluster: str = "bench"
+    cidrs: ClusterCidrs = ClusterCidrs()  # noqa: RUF009  # frozen
     findings: tuple[Finding, ...] = ()
     age_seconds: float = 0.0
     stale: bool = False

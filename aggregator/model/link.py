@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
@@ -50,6 +51,7 @@ def link_key(link: Link) -> str:
     )
 
 
+@lru_cache(maxsize=65_536)
 def link_id(link: Link) -> int:
     """BLAKE2b-64 of the canonical key as a signed 64-bit integer: the same for every writer, no sequence needed."""
     digest = hashlib.blake2b(link_key(link).encode(), digest_size=8).digest()

@@ -4,6 +4,7 @@ Enters: a Question and what was recorded. Leaves: a BaselineView. Invariant: fre
 it has an author, a reason and an undo; the frozen list keeps links that retention has long dropped.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,6 +52,21 @@ def baseline_view(question: Question, recorded: Recorded, workload: Workload, ro
         frozen_links=len(frozen) if frozen is not None else None,
         drift=_drift_views(question, frozen, rows) if frozen is not None else [],
     )
+
+
+def states_of(question: Question, recorded: Recorded, namespace: str, rows: Rows) -> Mapping[str, int]:
+    """By state: workloads of the namespace with at least one established link."""
+    own: dict[Workload, list[ObservedLink]] = {}
+    for row in (*rows.clear, *rows.masked):
+        for end in {row.link.src, row.link.dst}:
+            if isinstance(end, Workload) and end.namespace == namespace and row.established:
+                own.setdefault(end, []).append(row)
+    frozen = {workload for workload, _ in question.decisions.frozen_baselines}
+    found = (
+        ready(question, recorded, workload, links, frozen=workload in frozen).state.value
+        for workload, links in own.items()
+    )
+    return Counter(found)
 
 
 def ready(

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from aggregator.errors import NotFoundError
 from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy
+from aggregator.model.cidrs import ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Decisions
 from aggregator.model.finding import Finding
@@ -56,6 +57,9 @@ class View(Protocol):
 
     @property
     def snapshot(self) -> ClusterSnapshot: ...
+
+    @property
+    def cidrs(self) -> ClusterCidrs: ...
 
     @property
     def findings(self) -> tuple[Finding, ...]: ...
@@ -139,8 +143,8 @@ class Derived:
 class OneCut:
     """What one request has read and generated already: the parts of its answer tell one story, and cost once."""
 
-    links: dict[tuple[Scope, Span | None], Sequence[ObservedLink]] = field(default_factory=dict)
-    generations: dict[Hashable, Generation] = field(default_factory=dict)
+    rows: dict[Hashable, Rows] = field(default_factory=dict)
+    generations: dict[Hashable, tuple[Rows, Generation]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +189,13 @@ class Question:
 
     def rows(self, *, namespace: str | None = None, workloads: Sequence[Workload] = (), span: Span | None) -> Rows:
         """Every link with an end in one of the workloads, else in the namespace, else all of the cluster."""
+        key = (namespace, tuple(workloads), span)
+        known = self.cut.rows.get(key)
+        if known is None:
+            known = self.cut.rows[key] = self._rows(namespace, workloads, span)
+        return known
+
+    def _rows(self, namespace: str | None, workloads: Sequence[Workload], span: Span | None) -> Rows:
         name = self.cluster.name
         if workloads:
             scopes = [Scope(cluster=name, workload=workload) for workload in workloads]
@@ -192,10 +203,7 @@ class Question:
             scopes = [Scope(cluster=name, namespace=namespace)]
         found: dict[object, ObservedLink] = {}
         for scope in scopes:
-            read = self.cut.links.get((scope, span))
-            if read is None:
-                read = self.cut.links[scope, span] = self.read_links(scope, span)
-            found.update((row.link, row) for row in read)
+            found.update((row.link, row) for row in self.read_links(scope, span))
         clear, masked = self.sight.rows(sorted(found.values(), key=lambda row: row.link.sort_key()))
         return Rows(clear=clear, masked=masked)
 

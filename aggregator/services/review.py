@@ -19,9 +19,10 @@ from aggregator.policy.profiles.known import profile_named
 from aggregator.services.addresses import address_rows
 from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.services.authority.sight import Sight
-from aggregator.services.baselines import Recorded, baseline_view
+from aggregator.services.baselines import Recorded, baseline_view, states_of
 from aggregator.services.deciding.decisions import Deciding
 from aggregator.services.deciding.said_views import BaselineView
+from aggregator.services.grounds import GroundsView, grounds_view
 from aggregator.services.keeping.drifting import Drifting
 from aggregator.services.keeping.events import Events
 from aggregator.services.policies.applied_views import applied_policies, explained
@@ -67,6 +68,7 @@ from aggregator.services.workloads import list_namespaces, list_workloads
 from aggregator.store.decisions import DecisionLog, DecisionState
 from aggregator.store.events import EventLog
 from aggregator.store.overview import Overview
+from aggregator.store.retention import Retention
 from aggregator.store.sign_offs import SignOffs
 
 
@@ -92,6 +94,7 @@ class Sources:
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
     masking_key: bytes = b""
+    retention: Retention = field(default_factory=Retention)
     days_seen: Callable[[Workload], Mapping[int, int]] = _never
     dry_run: DryRun | None = None  # an API server that may be asked what it would say
     drifting: Drifting | None = None  # steps when a person has answered; None: the keeper's next step is soon enough
@@ -139,6 +142,10 @@ class Review:
         """For one request of many questions: one time, each scope's links read once, each proposal generated once."""
         now = self._sources.clock()
         return Review(replace(self._sources, clock=lambda: now), self._kept, OneCut())
+
+    @property
+    def now(self) -> datetime:
+        return self._sources.clock()
 
     def question(self, caller: Caller) -> Question:
         sources = self._sources
@@ -316,6 +323,19 @@ class Review:
         (workload,), rows = self._workload(question, ref, ALL)
         recorded = Recorded(store=self._sources.store, days_seen=self._sources.days_seen)
         return baseline_view(question, recorded, workload, rows)
+
+    def baseline_states(self, caller: Caller, namespace: str) -> Mapping[str, int]:
+        """How many workloads of a namespace are learning, ready and frozen; those that were seen to communicate."""
+        caller.must(Verb.LIST, Resource.LINKS, namespace)
+        question = self.question(caller)
+        recorded = Recorded(store=self._sources.store, days_seen=self._sources.days_seen)
+        return states_of(question, recorded, namespace, self._namespace(question, namespace, ALL))
+
+    # ---- what the answers rest on -----------------------------------------------------------------------------------
+
+    def grounds(self, caller: Caller) -> GroundsView:
+        caller.must(Verb.LIST, Resource.ADDRESSES)
+        return grounds_view(self._sources.view.cidrs, self._profile, self._sources.retention)
 
     # ---- agents -----------------------------------------------------------------------------------------------------
 

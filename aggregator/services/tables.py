@@ -42,9 +42,9 @@ def link_rows(
 
 def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: Sequence[Workload] = ()) -> Generation:
     """Once for all parts of one request that ask about the same rows under the same decisions."""
-    key = (namespace, tuple(workloads), question.state.version, *map(id, rows.clear))
-    found = question.cut.generations.get(key)
-    if found is None:
+    key = (namespace, tuple(workloads), question.state.version, id(rows))
+    kept = question.cut.generations.get(key)
+    if kept is None:
         settings = Settings(
             namespaces=frozenset({namespace}),
             workloads=frozenset(workloads) if workloads else None,
@@ -52,9 +52,8 @@ def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: S
         )
         whole = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
         declared = (row for row in whole.declared if _in_scope(row, namespace, workloads))
-        found = replace(whole, declared=tuple(declared))
-        question.cut.generations[key] = found
-    return found
+        kept = question.cut.generations[key] = (rows, replace(whole, declared=tuple(declared)))
+    return kept[1]
 
 
 def _in_scope(row: DeclaredLink, namespace: str, workloads: Sequence[Workload]) -> bool:

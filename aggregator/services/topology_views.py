@@ -4,7 +4,7 @@ Enters: LinkRow and WorkloadRow views, already masked. Leaves: topology's links,
 row's fate on the map is what its view says; nothing is decided here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,10 +66,12 @@ def graph_of_namespace(namespace: str, rows: Iterable[LinkRow], workloads: Itera
     return namespace_graph(links, namespace, [end for end in idle if end not in seen])
 
 
-def graph_of_workloads(selected: Iterable[tuple[str, str, str]], rows: Sequence[LinkRow]) -> Graph:
+def graph_of_workloads(
+    selected: Iterable[tuple[str, str, str]], rows: Sequence[LinkRow], fate: "FateOf | None" = None
+) -> Graph:
     """Of the workloads with these (namespace, kind, name) and of those that own the rows."""
     own = frozenset((row.workload.namespace, row.workload.kind, row.workload.name) for row in rows)
-    return workload_graph(drawn(rows), own or frozenset(selected))
+    return workload_graph(drawn(rows, fate or fate_of), own or frozenset(selected))
 
 
 def topology_view(graph: Graph, *, scope: str, span: str) -> TopologyView:
@@ -105,8 +107,12 @@ def _card(card: Card) -> CardView:
     )
 
 
-def drawn(rows: Iterable[LinkRow]) -> list[DrawnLink]:
+FateOf = Callable[[LinkRow], Fate]
+
+
+def drawn(rows: Iterable[LinkRow], fate: FateOf | None = None) -> list[DrawnLink]:
     """Attempts that nobody answered are no links; a link inside the scope is drawn once."""
+    judge = fate or fate_of
     found: dict[str, DrawnLink] = {}
     for row in rows:
         if not row.established:
@@ -115,7 +121,7 @@ def drawn(rows: Iterable[LinkRow]) -> list[DrawnLink]:
         src, dst = (own, peer) if row.direction == "Egress" else (peer, own)
         port = f"{row.protocol} {row.port}"
         found[row.id] = DrawnLink(
-            identity=row.id, src=src, dst=dst, port=port, fate=fate_of(row), connections=row.connections
+            identity=row.id, src=src, dst=dst, port=port, fate=judge(row), connections=row.connections
         )
     return list(found.values())
 
@@ -124,6 +130,11 @@ def fate_of(row: LinkRow) -> Fate:
     if row.proposal.included:
         return Fate.ALLOWED
     return Fate.UNKNOWN if row.peer.masked or row.proposal.reason == "no-proposal" else Fate.DENIED
+
+
+def applied_fate_of(row: LinkRow) -> Fate:
+    """Under the policies that are applied now."""
+    return Fate(row.applied.verdict)
 
 
 def end_of(peer: PeerView) -> End:

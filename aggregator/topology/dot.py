@@ -18,7 +18,7 @@ _WIDTHS = (400, 640, 1000)
 
 _HEAD = """\
 digraph "topology" {
-  graph [rankdir=LR, nodesep=0.22, ranksep=1.0, pad=0.03, bgcolor="transparent", outputorder=edgesfirst]
+  graph [rankdir=LR, nodesep=0.22, ranksep=%s, pad=0.03, bgcolor="transparent", outputorder=edgesfirst]
   node  [shape=plain, fontname="DejaVu Sans", fontsize=12, fontcolor="#15181c"]
   edge  [color="#15181c", penwidth=1.5, arrowsize=1]
 """
@@ -32,7 +32,8 @@ _STROKES = {
 def to_dot(graph: Graph) -> str:
     """`n0`, `n1`, ... are the cards, `k0`, `k1`, ... the lines, in the order of the Graph."""
     names = {card.key: f"n{number}" for number, card in enumerate(graph.cards)}
-    parts = [_HEAD]
+    inside = sum(card.band is Band.INSIDE for card in graph.cards)
+    parts = [_HEAD % ("2.0" if inside <= 1 else "1.0")]  # inches: three columns have room for easy curves
     parts.extend(_card(names[card.key], card) for card in graph.cards)
     parts.extend(_line(number, line, names) for number, line in enumerate(graph.lines))
     parts.extend(_columns(graph, names))

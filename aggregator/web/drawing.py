@@ -16,18 +16,20 @@ from aggregator.topology.dot import to_dot
 from aggregator.topology.graph import Band, Card, Graph, Row
 
 SVG = "{http://www.w3.org/2000/svg}"
+HEAD_HEIGHT = 52  # of a card
 HEAD, FOOT = 36, 16  # room for the bands' headings
 DEADLINE_SECONDS = 10.0
 
 Frame = tuple[float, float, float, float]
 RowHref = Callable[[Card, Row], str]
+HeadHref = Callable[[Card], str]
 
 
 class DrawingError(WattleError):
     """Graphviz could not draw the map."""
 
 
-def draw(graph: Graph, label: str, titles: Mapping[Band, str], href: RowHref, *, panel: bool) -> str:
+def draw(graph: Graph, label: str, titles: Mapping[Band, str], href: RowHref, head: HeadHref, *, panel: bool) -> str:
     """Raises DrawingError."""
     source = ET.fromstring(_dot(to_dot(graph)))  # noqa: S314  # from Graphviz, over names that were escaped
     root = source.find(f"{SVG}g")
@@ -42,10 +44,11 @@ def draw(graph: Graph, label: str, titles: Mapping[Band, str], href: RowHref, *,
     for line in sorted(lines, key=_number):
         _draw_line(body, line, graph)
     frames = {}
+    touching = _touching(graph)
     cards = [group for classes, group in groups if classes[:1] == ["node"]]
     for group in cards:
         card = graph.cards[int((group.findtext(f"{SVG}title") or "n0")[1:])]
-        frames[card.key] = _draw_card(body, group, card, href)
+        frames[card.key] = _draw_card(body, group, card, href, head(card), touching.get(card.key, ()))
     dy, height = dy + HEAD, height + HEAD + FOOT
     _draw_bands(out, graph, frames, titles, dx, height, panel=panel)
     body.set("transform", f"translate({dx:g},{dy:g})")
@@ -91,17 +94,30 @@ def _draw_line(parent: ET.Element, group: ET.Element, graph: Graph) -> None:
         ET.SubElement(drawn, "polyline", {"class": "line", "points": stem.get("points", "").strip()})
 
 
-def _draw_card(parent: ET.Element, group: ET.Element, card: Card, href: RowHref) -> Frame:
+def _touching(graph: Graph) -> Mapping[str, Sequence[str]]:
+    """By card: every link that begins or ends on it."""
+    found: dict[str, dict[str, None]] = {}
+    for line in graph.lines:
+        for key in (line.src, line.dst):
+            found.setdefault(key, {}).update(dict.fromkeys(line.links))
+    return {key: tuple(links) for key, links in found.items()}
+
+
+def _draw_card(
+    parent: ET.Element, group: ET.Element, card: Card, href: RowHref, head: str, links: Sequence[str]
+) -> Frame:
     classes = group.get("class", "").removeprefix("node ")
     drawn = ET.SubElement(parent, "g", {"class": classes, "role": "group", "aria-label": f"{card.name}, {card.note}"})
-    ET.SubElement(drawn, "title").text = f"{card.name}, {card.note}"
     shapes = [shape for shape in group.findall(f"{SVG}polygon") if shape.get("points")]
     frame = next(_box(shape) for shape in shapes if shape.get("fill") != "none")
     _rect(drawn, "box", frame, 6)
     for rule in (_box(shape) for shape in shapes if _box(shape)[3] == 0):
         ET.SubElement(drawn, "path", {"class": "rule", "d": f"M{frame[0]:g},{rule[1]:g}h{frame[2]:g}"})
+    top = ET.SubElement(drawn, "a", {"class": "row head", "href": head, "data-links": " ".join(links)})
+    ET.SubElement(top, "title").text = f"{card.name}, {card.note}"
+    _rect(top, "hit", (frame[0], frame[1], frame[2], HEAD_HEIGHT), 4, inset=2.5)
     for part in group.findall(f"{SVG}text"):
-        _text(drawn, "name" if part.get("font-weight") else "kind", part)
+        _text(top, "name" if part.get("font-weight") else "kind", part)
     for row, link in zip(card.rows, _links(group), strict=True):
         _draw_row(drawn, link, row, href(card, row))
     return frame

@@ -5,7 +5,7 @@ page and says so; it never breaks the page.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol, TypeVar
 from urllib.parse import urlencode
@@ -15,12 +15,12 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
 from aggregator.errors import ForbiddenError, UnauthenticatedError
-from aggregator.services.authority.caller import Caller
+from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.services.deciding.decisions import Deciding
 from aggregator.services.review import Review
 from aggregator.services.spans import ALL
 from aggregator.services.views import StatusView
-from aggregator.web.security import TOKEN_COOKIE, csrf_of, keep_csrf
+from aggregator.web.security import TOKEN_COOKIE, Fields, csrf_of, keep_csrf
 
 T = TypeVar("T")
 BASE = "/ui"
@@ -49,14 +49,16 @@ class Visit:
     request: Request
     site: Site
     span: str = ALL
+    fields: Fields = field(default_factory=dict)  # of the form that was sent
 
-    @property
+    @cached_property
     def review(self) -> Review:
-        return self.site.review
+        """Of this request alone: its parts are of one cut."""
+        return self.site.review.at_once()
 
     @property
     def deciding(self) -> Deciding:
-        return self.site.review.deciding
+        return self.review.deciding
 
     @cached_property
     def caller(self) -> Caller:
@@ -78,6 +80,10 @@ class Visit:
         except UnauthenticatedError:
             return False
 
+    def asked(self, name: str) -> str:
+        """A parameter of the page's own, cut to a sane length."""
+        return (self.fields.get(name) or self.request.query_params.get(name, ""))[:100]
+
     @property
     def htmx(self) -> bool:
         return "hx-request" in self.request.headers
@@ -87,6 +93,7 @@ class Visit:
         framed = {
             "visitor": self.caller.name,
             "development": self.caller.development,
+            "may_see_settings": self.caller.may(Verb.GET, Resource.SETTINGS),
             "status": self.status,
             "picker": self._picker(values),
             **values,

@@ -3,16 +3,16 @@
 Enters: LinkRow views. Leaves: SVG, and what it leaves out. Nothing is decided here: a row's fate is what its view says.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from aggregator.services.question import WorkloadRef
-from aggregator.services.topology_views import drawn, graph_of_namespace, graph_of_workloads
+from aggregator.services.topology_views import FateOf, drawn, fate_of, graph_of_namespace, graph_of_workloads
 from aggregator.services.views import LinkRow, WorkloadRow
-from aggregator.topology.graph import Band, Card, Graph, Row
-from aggregator.web.drawing import DrawingError, draw
+from aggregator.topology.graph import Band, Card, Graph, Look, Row
+from aggregator.web.drawing import DrawingError, HeadHref, RowHref, draw
 from aggregator.web.rendering import segment
 
 _DNS_PORT = 53
@@ -24,6 +24,8 @@ class Map:
     links: int
     left_out: int = 0
     problem: str = ""  # why there is no picture
+    shown: frozenset[str] = frozenset()  # ids of the rows that are drawn
+    cards: tuple[Card, ...] = ()
 
 
 def infrastructure(row: LinkRow) -> bool:
@@ -41,26 +43,36 @@ def namespace_map(base: str, namespace: str, rows: Sequence[LinkRow], workloads:
     }
     by_id = {link.identity: link for link in links}
 
+    def head(card: Card) -> str:
+        end = card.end
+        if end is not None and end.namespace == namespace:
+            return f"{base}/workloads/{segment(end.namespace)}/{segment(end.kind)}/{segment(end.name)}"
+        folded = end is None and card.look is Look.FOLDED
+        return f"{base}/namespaces/{segment(card.name)}" if folded else f"{base}/addresses"
+
     def href(card: Card, row: Row) -> str:
         end, tab = card.end, "ingress"
         if end is None or end.namespace != namespace:
             end, tab = by_id[row.links[0]].src, "egress"
         return f"{base}/workloads/{segment(end.namespace)}/{segment(end.kind)}/{segment(end.name)}/{tab}"
 
-    return _map(graph, f"Map of {namespace}", titles, href, len(links), panel=True)
+    return _map(graph, f"Map of {namespace}", titles, href, head, len(links), panel=True)
 
 
-def workload_map(ref: WorkloadRef, rows: Sequence[LinkRow], href: Callable[[Card, Row], str]) -> Map:
-    graph = graph_of_workloads([(ref.namespace, ref.kind, ref.name)], rows)
+def workload_map(
+    ref: WorkloadRef, rows: Sequence[LinkRow], href: RowHref, head: HeadHref, fate: FateOf = fate_of
+) -> Map:
+    graph = graph_of_workloads([(ref.namespace, ref.kind, ref.name)], rows, fate)
     titles = {Band.CALLER: f"Who calls {ref.name}", Band.INSIDE: "", Band.CALLED: f"What {ref.name} calls"}
-    return _map(graph, f"Map of {ref.name}", titles, href, len(drawn(rows)), panel=False)
+    return _map(graph, f"Map of {ref.name}", titles, href, head, len(drawn(rows)), panel=False)
 
 
 def _map(
     graph: Graph,
     label: str,
     titles: dict[Band, str],
-    href: Callable[[Card, Row], str],
+    href: RowHref,
+    head: HeadHref,
     links: int,
     *,
     panel: bool,
@@ -68,7 +80,13 @@ def _map(
     if not graph.cards:
         return Map(svg=Markup(), links=0)
     try:
-        svg = draw(graph, label, titles, href, panel=panel)
+        svg = draw(graph, label, titles, href, head, panel=panel)
     except DrawingError as exc:
         return Map(svg=Markup(), links=links, problem=str(exc))
-    return Map(svg=Markup(svg), links=links - graph.left_out, left_out=graph.left_out)  # noqa: S704  # an XML writer made it
+    return Map(
+        svg=Markup(svg),  # noqa: S704  # an XML writer made it
+        links=links - graph.left_out,
+        left_out=graph.left_out,
+        shown=frozenset(link for line in graph.lines for link in line.links),
+        cards=graph.cards,
+    )

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import RedirectResponse
 
+from aggregator.errors import NotFoundError
 from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
 from aggregator.services.topology_views import fate_of
@@ -16,12 +17,21 @@ from aggregator.services.views import LinkRow, WorkloadRow
 from aggregator.web.frame import BASE, VisitDep, allowed
 from aggregator.web.maps import infrastructure, namespace_map
 from aggregator.web.rendering import Values, segment
-from aggregator.web.workload import Tab, basic_values, head_values, path_of, workload_values
+from aggregator.web.workload import (
+    Tab,
+    basic_values,
+    consequences,
+    head_values,
+    path_of,
+    proved_values,
+    workload_values,
+)
 
 routes = APIRouter()
+SHOWN = 100  # rows of a list, until more are asked for
+MOST_SHOWN = 2000
 
 NamespacePath = Annotated[str, Path(max_length=63)]
-_SEVERITIES = ("error", "warning", "info")
 YAML = "application/yaml"  # RFC 9512
 
 
@@ -43,16 +53,36 @@ def home(visit: VisitDep) -> Response:
     for row in workloads:
         by_namespace.setdefault(row.namespace, []).append(row)
     coverage = {name: _coverage(rows) for name, rows in by_namespace.items()}
+    drift = Counter(event.subject.partition("/")[0] for event in visit.review.events.events(visit.caller))
+    words = visit.asked("q").casefold()
+    listed = [row for row in namespaces if words in row.name.casefold()]
+    most = _most(visit.asked("show"))
     return visit.page(
         "home.html",
         nav="home",
-        namespaces=namespaces,
+        namespaces=listed[:most],
+        hidden=max(len(listed) - most, 0),
+        more=visit.query(q=words, show=str(most * 4)),
+        q=words,
+        count=len(namespaces),
+        drift=drift,
         all_workloads=workloads,
         coverage=coverage,
         total=_coverage(workloads),
         links=sum(row.egress_links for row in workloads),
         agents=agents,
     )
+
+
+def _most(text: str) -> int:
+    return min(int(text), MOST_SHOWN) if text.isdecimal() and int(text) else SHOWN
+
+
+@routes.get("/namespaces/{namespace}/baselines")
+def baselines(visit: VisitDep, namespace: NamespacePath) -> Response:
+    """Asked for by the list of namespaces, row by row as each comes into sight."""
+    states = visit.review.baseline_states(visit.caller, namespace)
+    return visit.part("baselines.html", states=states)
 
 
 def _coverage(rows: list[WorkloadRow]) -> dict[str, int]:
@@ -100,11 +130,19 @@ def namespace_page(
         if (infra or not infrastructure(row)) and _matches(row, q.lower()) and verdict in {"", fate_of(row).value}
     ]
     filtered = bool(q or verdict)
+    words, most = visit.asked("w").casefold(), _most(visit.asked("show"))
+    listed = [row for row in workloads if words in f"{row.name} {row.kind}".casefold()]
+    drift = Counter(event.subject for event in visit.review.events.events(visit.caller))
     return visit.page(
         "namespace.html",
         nav="",
         namespace=namespace,
         workloads=workloads,
+        listed=listed[:most],
+        hidden_workloads=max(len(listed) - most, 0),
+        more=visit.query(w=words, show=str(most * 4)),
+        w=words,
+        drift=drift,
         coverage=_coverage(workloads),
         summary=_summary(rows),
         fates=Counter(fate_of(row).value for row in rows if row.established),
@@ -174,38 +212,37 @@ def export(visit: VisitDep, ref: RefDep, form: ExportKind) -> Response:
     return visit.page("workload_export.html", nav="", export=found, **values, **head_values(visit, ref))
 
 
+@routes.get("/workloads/{namespace}/{kind}/{name}/links/{identity}")
+def evidence(visit: VisitDep, ref: RefDep, identity: Annotated[str, Path(max_length=24)]) -> Response:
+    """What one row rests on, and why it is allowed or blocked now: below the row, or without a script as a page."""
+    rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
+    row = next((row for row in rows if row.id == identity), None)
+    if row is None:
+        raise NotFoundError(f"{ref} has no such row in this span")
+    explained = None if row.peer.masked else visit.review.explain_link(visit.caller, ref, identity)
+    values = basic_values(visit, ref, "egress" if row.direction == "Egress" else "ingress", rows)
+    values |= {"row": row, "explained": explained}
+    if visit.htmx:
+        return visit.part("evidence.html", **values)
+    return visit.page("workload_link.html", nav="", **values, **head_values(visit, ref))
+
+
+@routes.get("/workloads/{namespace}/{kind}/{name}/proof")
+def proof(visit: VisitDep, ref: RefDep) -> Response:
+    """The proof of a large proposal, asked for by the page once it is shown."""
+    tab: Tab = "policy" if visit.asked("tab") == "policy" else "egress"
+    values = basic_values(visit, ref, tab, visit.review.workload_links(visit.caller, ref, span=visit.span))
+    values |= proved_values(visit, ref) | (consequences(visit, ref) if tab == "policy" else {})
+    return visit.part("proved.html", **values)
+
+
 @routes.get("/workloads/{namespace}/{kind}/{name}/{tab}")
 def workload_tab(visit: VisitDep, ref: RefDep, tab: Tab) -> Response:
     values = workload_values(visit, ref, tab)
+    if visit.htmx and visit.request.headers.get("hx-target") == "decide-rows":
+        return visit.part("decide.html", **values)
     return visit.page(f"workload_{_template(tab)}.html", nav="", **values, **head_values(visit, ref))
 
 
 def _template(tab: Tab) -> str:
     return "table" if tab in {"ingress", "egress"} else tab
-
-
-@routes.get("/addresses")
-def addresses(visit: VisitDep, q: Annotated[str, Query(max_length=100)] = "") -> Response:
-    rows = visit.review.addresses(visit.caller, span=visit.span)
-    words = q.lower().split()
-    shown = [row for row in rows if all(word in f"{row.ip} {row.alias} {row.workloads}".lower() for word in words)]
-    by_class = Counter(row.address_class for row in rows)
-    return visit.page("addresses.html", nav="addresses", addresses=shown, by_class=by_class, total=len(rows), q=q)
-
-
-@routes.get("/findings")
-def findings(visit: VisitDep) -> Response:
-    found = list(visit.status.findings) if visit.status else []
-    for row in visit.review.namespaces(visit.caller):
-        name = row.name
-        found += allowed(lambda name=name: visit.review.findings(visit.caller, name)) or []  # type: ignore[misc]
-    alike: dict[tuple[str, str, str, str], list[str]] = {}
-    for one in dict.fromkeys((f.severity, f.message, f.way_out, f.code, f.subject) for f in found):
-        alike.setdefault(one[:4], []).append(one[4])
-    order = sorted(alike.items(), key=lambda item: (_SEVERITIES.index(item[0][0]), item[0][3], item[1]))
-    return visit.page("findings.html", nav="findings", findings=order)
-
-
-@routes.get("/agents")
-def agents(visit: VisitDep) -> Response:
-    return visit.page("agents.html", nav="agents", agents=visit.review.agents(visit.caller))

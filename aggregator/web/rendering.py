@@ -5,7 +5,9 @@ escaped parts; a name from the cluster cannot become mark-up.
 """
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +19,7 @@ HERE = Path(__file__).parent
 STATIC = HERE / "static"
 
 _KEY = re.compile(r"^(\s*(?:- )?)([A-Za-z0-9_./-]+|\"[^\"]*\")(:)(.*)$")
+_COMMAND = re.compile(r"`[^`]+`|kubectl [a-z][^;]*[^;.\s]")
 _LEAD = re.compile(r"^(\s*- )(.*)$")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _KILO = 1000
@@ -31,7 +34,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(number=number, plural=plural, size=size, moment=moment, yaml=yaml_lines)
-    made.filters.update(segment=segment, within=within)
+    made.filters.update(segment=segment, service=service, sentence=sentence, around=around, command=command)
+    made.filters.update(percent=percent, lasting=lasting, subject=subject)
     return made
 
 
@@ -43,9 +47,9 @@ def plural(count: int, word: str) -> str:
     """1 link, 2 links, 1 address, 2 addresses, 1 policy, 2 policies."""
     if count == 1:
         return f"1 {word}"
-    if word.endswith("y"):
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
         return f"{count:,} {word[:-1]}ies"
-    return f"{count:,} {word}{'es' if word.endswith('s') else 's'}"
+    return f"{count:,} {word}{'es' if word.endswith(('s', 'ch')) else 's'}"
 
 
 def size(bytes_: int) -> str:
@@ -65,9 +69,64 @@ def moment(at: datetime | None) -> Markup:
     )
 
 
-def within(name: str, namespace: str) -> str:
-    """Without the namespace that the page is about."""
-    return name.removeprefix(f"{namespace}/")
+def service(name: str, namespace: str) -> str:
+    """A Service's name, without its port and without the namespace that the page is about."""
+    return name.removeprefix(f"{namespace}/").partition(":")[0]
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop, as what stands alone has."""
+    return f"{text[:1].upper()}{text[1:]}{'' if text[-1:] in '.!?:' else '.'}"
+
+
+def percent(part: float, whole: float) -> str:
+    """Of nothing it is nothing; what is not whole is never rounded up to it."""
+    if not whole:
+        return "0"
+    share = 100 * part / whole
+    return f"{share:.0f}" if share in {0, 100} else f"{min(max(share, 0.1), 99.9):.2g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """An address as a CIDR of its own, and the narrow range around it that a person may have meant."""
+
+    own: str
+    cidr: str
+    others: int
+
+
+def around(ip: str) -> Around:
+    own = ip_network(ip)
+    near = own.supernet(prefixlen_diff=4)
+    return Around(own=str(own), cidr=str(near), others=near.num_addresses - 1)
+
+
+def command(text: str) -> Markup:
+    """A way out, with the kubectl or wattle command in it set apart, to be copied."""
+    found = _COMMAND.search(text)
+    if found is None:
+        return escape(text)
+    before, after = text[: found.start()], text[found.end() :]
+    return Markup('{}<span class="cmd"><code>{}</code></span>{}').format(before, found[0].strip("`"), after)
+
+
+def lasting(seconds: float) -> str:
+    """12 s, 5 min, 3 h, 2 days: as coarse as it may be told."""
+    for unit, length in (("day", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            number = int(seconds // length)
+            return f"{number} {unit}{'s' if unit == 'day' else ''}"
+    return f"{seconds:.0f} s"
+
+
+def subject(text: str) -> str:
+    """What a finding is about, in words: "shop/guard:ingress:0:any-port" is the first ingress rule of shop/guard."""
+    name, _, place = text.partition(":")
+    parts = place.split(":")
+    if len(parts) > 1 and parts[1].isdecimal():
+        return f"{name}, {parts[0]} rule {int(parts[1]) + 1}"
+    return name if place else text
 
 
 def segment(text: str) -> str:

@@ -3,6 +3,7 @@
 A decision answers with the parts of the page that it changes, out of band, or, without a script, with the page itself.
 """
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Annotated
 
@@ -13,11 +14,13 @@ from aggregator.errors import ConflictError, ForbiddenError, InputError, NotFoun
 from aggregator.model.address import IPNetwork
 from aggregator.model.decision import Alias, Choice, GeneralRule, TypedCIDR
 from aggregator.model.protocol import Direction, Protocol
+from aggregator.model.workload import Workload
 from aggregator.services.question import WorkloadRef
+from aggregator.services.views import LinkRow
 from aggregator.web.frame import BASE, Visit, VisitDep
 from aggregator.web.pages import RefDep
 from aggregator.web.security import Fields, forget_token, keep_token, said
-from aggregator.web.workload import Tab, path_of, workload_values
+from aggregator.web.workload import ROWS_SHOWN, Tab, path_of, workload_values
 
 routes = APIRouter()
 FieldsDep = Annotated[Fields, Depends(said)]
@@ -28,16 +31,20 @@ _REFUSED = (ConflictError, ForbiddenError, InputError, NotFoundError)
 @routes.post("/workloads/{namespace}/{kind}/{name}/say")
 def say(visit: VisitDep, ref: RefDep, fields: FieldsDep) -> Response:
     tab: Tab = next((known for known in _TABS if known == fields.get("tab")), "egress")
+    visit = replace(visit, fields=fields)
     done, problem, code = "", "", 200
     try:
         done = _decide(visit, ref, fields)
     except _REFUSED as exc:
         problem, code = str(exc), 409 if isinstance(exc, ConflictError) else 422
     if not visit.htmx and not problem:
-        return RedirectResponse(f"{path_of(ref)}/{tab}{visit.query()}", status_code=303)
+        kept = {name: visit.asked(name) for name in ("q", "show", "under")}
+        kept["show"] = "" if kept["show"] == str(ROWS_SHOWN) else kept["show"]
+        return RedirectResponse(f"{path_of(ref)}/{tab}{visit.query(**kept)}", status_code=303)
     values = workload_values(visit, ref, tab) | {"problem": problem, "done": done}
     if not visit.htmx:
-        return visit.page("refused.html", status_code=code, nav="", **values)
+        back = f"{path_of(ref)}/{tab}{visit.query()}"
+        return visit.page("refused.html", status_code=code, nav="", back=back, where=ref.name, **values)
     return visit.part("said.html", status_code=code, **values)
 
 
@@ -63,7 +70,7 @@ def _decide(visit: Visit, ref: WorkloadRef, fields: Fields) -> str:
             if verb == "no-cidr":
                 direction, cidr, protocol, port = (*rest.split(","), "", "", "", "")[:4]
             said_choice = Choice.INCLUDE if verb == "cidr" else Choice.EXCLUDE
-            network, known_protocol, known_port = _network(cidr), _protocol(protocol), _port(port)
+            network, known_protocol, known_port = network_of(cidr), _protocol(protocol), _port(port)
             deciding.type_cidr(
                 caller,
                 ref,
@@ -80,6 +87,12 @@ def _decide(visit: Visit, ref: WorkloadRef, fields: Fields) -> str:
                 if_match=tag,
             )
             return f"{network} {'added' if verb == 'cidr' else 'removed'}"
+        case "address":
+            return _decide_address(visit, ref, rest, fields)
+        case "freeze" | "release":
+            frozen = verb == "freeze"
+            deciding.freeze(caller, ref, frozen=frozen, reason=reason, if_match="*")
+            return "Baseline frozen" if frozen else "Baseline released"
         case "undo":
             deciding.undo(caller, rest, reason=reason)
             return "Taken back"
@@ -87,16 +100,51 @@ def _decide(visit: Visit, ref: WorkloadRef, fields: Fields) -> str:
             raise InputError("this page does not know that decision: load it again", field="say")
 
 
-@routes.post("/addresses/alias")
-def alias(visit: VisitDep, fields: FieldsDep) -> Response:
-    name = fields.get("name", "").strip()
-    if not name:
-        raise InputError("an alias has a name", field="name")
-    wanted = Alias(
-        name=name, networks=(_network(fields.get("network", "")),), domains=(), allowed=fields.get("allowed") == "1"
-    )
-    visit.deciding.set_alias(visit.caller, wanted, extend=True, reason="", if_match="*")
-    return RedirectResponse(f"{BASE}/addresses{visit.query()}", status_code=303)
+def _decide_address(visit: Visit, ref: WorkloadRef, identity: str, fields: Fields) -> str:
+    """No, this address, or a range of it; and a name for it, here and on every map."""
+    caller, deciding, tag = visit.caller, visit.deciding, fields.get("etag", "")
+    rows = visit.review.workload_links(caller, ref, span=visit.span)
+    row = next((row for row in rows if row.id == identity and row.peer.address), None)
+    if row is None or row.peer.address is None:
+        raise NotFoundError(f"{ref} has no such address")
+    network = ip_network(row.peer.address.ip)
+    done = []
+    match fields.get(f"choice-{identity}", ""):
+        case "no":
+            deciding.decide_links(caller, ref, [identity], Choice.EXCLUDE, reason="", if_match=tag)
+            done.append("Left out")
+        case "yes":
+            deciding.decide_links(caller, ref, [identity], Choice.INCLUDE, reason="", if_match=tag)
+            done.append("Included")
+        case "range":
+            network = network_of(fields.get(f"range-{identity}", ""))
+            _type_cidr(visit, ref, row, network, tag)
+            done.append(f"{network} allowed")
+        case _:
+            pass
+    name = fields.get(f"alias-{identity}", "").strip()
+    if name:
+        everyone = fields.get(f"everyone-{identity}") == "1"
+        named = Alias(name=name, networks=(network,), domains=(), allowed=everyone)
+        deciding.set_alias(caller, named, extend=True, reason="", if_match="*")
+        done.append(f"named {name}")
+    if not done:
+        raise InputError("choose what becomes of the address, or give it a name", field="choice")
+    return ", ".join(done)
+
+
+def _type_cidr(visit: Visit, ref: WorkloadRef, row: LinkRow, network: IPNetwork, tag: str) -> None:
+    def typed(workload: Workload) -> TypedCIDR:
+        return TypedCIDR(
+            workload=workload,
+            direction=_direction(row.direction),
+            cidr=network,
+            protocol=Protocol(row.protocol),
+            port=row.port,
+            end_port=None,
+        )
+
+    visit.deciding.type_cidr(visit.caller, ref, typed, Choice.INCLUDE, reason="", if_match=tag)
 
 
 @routes.post("/login")
@@ -131,7 +179,7 @@ def _rule(word: str) -> GeneralRule | None:
         raise InputError("there is no such general rule", field="rule") from exc
 
 
-def _network(text: str) -> IPNetwork:
+def network_of(text: str) -> IPNetwork:
     try:
         return ip_network(text.strip())
     except ValueError as exc:

@@ -28,6 +28,7 @@ _HEADERS = {
 CSRF_COOKIE = "wattle_csrf"
 TOKEN_COOKIE = "wattle_token"  # noqa: S105  # the name of a cookie
 _MOST_FIELDS = 1100
+MANY = "pick"  # the one field that a form may send many times: joined by commas
 _TOKEN_SECONDS = 3600  # tokens are short-lived; the API server has the last word
 
 
@@ -98,7 +99,7 @@ async def said(request: Request) -> Fields:
         parsed = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as exc:
         raise InputError("the form cannot be read") from exc
-    fields = {name: values[-1] for name, values in parsed.items()}
+    fields = {name: ",".join(values) if name == MANY else values[-1] for name, values in parsed.items()}
     kept = request.cookies.get(CSRF_COOKIE, "")
     if not kept or not hmac.compare_digest(kept.encode(), fields.pop("csrf", "").encode()):
         raise ForbiddenError("this page is too old to decide from, or cookies are off: load it again")

@@ -24,7 +24,7 @@ from aggregator.errors import (
     WattleError,
 )
 from aggregator.services.review import Review
-from aggregator.web import pages, saying
+from aggregator.web import cluster_pages, cluster_saying, pages, saying
 from aggregator.web.frame import BASE, Authenticator, Site, Visit
 from aggregator.web.rendering import STATIC, environment
 from aggregator.web.security import SafeHeaders
@@ -59,6 +59,8 @@ def create_web(review: Review, authenticator: Authenticator) -> FastAPI:
     web.mount("/static", StaticFiles(directory=STATIC), name="static")
     web.include_router(pages.routes)
     web.include_router(saying.routes)
+    web.include_router(cluster_pages.routes)
+    web.include_router(cluster_saying.routes)
     web.add_exception_handler(WattleError, _refused)
     web.add_exception_handler(HTTPException, _http)
     web.add_exception_handler(RequestValidationError, _invalid)

@@ -5,17 +5,18 @@ decision made on it are rendered from the same values, so that they cannot tell 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from aggregator.services.authority.caller import Resource, Verb
 from aggregator.services.deciding.said_views import WorkloadDecisionsView
+from aggregator.services.paging import Wanted, filtered
 from aggregator.services.question import SERVICE_KIND, WorkloadRef
-from aggregator.services.topology_views import fate_of
+from aggregator.services.topology_views import applied_fate_of, end_of, fate_of
 from aggregator.services.views import LinkRow
 from aggregator.topology.graph import Card, Row
 from aggregator.web.frame import BASE, Visit, allowed
-from aggregator.web.maps import workload_map
+from aggregator.web.maps import Map, workload_map
 from aggregator.web.rendering import Values, segment
 
 Tab = Literal["ingress", "egress", "topology", "policy", "applied", "history"]
@@ -25,12 +26,30 @@ RULES = {
     "allow-namespace": "Allow inside namespace",
     "allow-all": "Allow all",
 }
+ROWS_SHOWN = 50  # of a table, until more are asked for
+MOST_ROWS_SHOWN = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     title: str
+    total: int
     rows: Sequence[LinkRow]
+
+
+@dataclass(slots=True, kw_only=True)
+class CardPane:
+    """What the pane of the map says of one card."""
+
+    number: int
+    name: str
+    kind: str
+    namespace: str
+    labels: dict[str, str] = field(default_factory=dict)
+    services: dict[str, None] = field(default_factory=dict)
+    pods: dict[str, None] = field(default_factory=dict)
+    ports: dict[str, None] = field(default_factory=dict)
+    note: str = ""
 
 
 def path_of(ref: WorkloadRef) -> str:
@@ -44,13 +63,15 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
     decisions = values["decisions"]
     match tab:
         case "ingress" | "egress":
-            values |= _proposal(visit, ref) | _table(ref, rows, decisions, tab)
-            values["map"] = workload_map(ref, rows, _to_row(path_of(ref), rows, tab, visit.query()))
+            values |= draft_values(visit, ref) | _table(visit, ref, rows, decisions, tab)
+            own = f"{path_of(ref)}/topology{visit.query()}"
+            to_row = _to_row(path_of(ref), rows, tab, visit.query())
+            values["map"] = workload_map(ref, rows, to_row, lambda _card: own)
         case "topology":
-            values |= _proposal(visit, ref)
-            values["map"] = workload_map(ref, rows, lambda _card, row: f"#d-{row.links[0]}")
+            values |= draft_values(visit, ref) | _topology(visit, ref, rows)
         case "policy":
-            values |= _proposal(visit, ref) | _consequences(visit, ref)
+            values |= draft_values(visit, ref)
+            values |= consequences(visit, ref) if values["proved"] else {}
         case "applied":
             values["applied"] = allowed(lambda: visit.review.applied(visit.caller, ref, span=visit.span))
         case "history":
@@ -63,6 +84,7 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
 def basic_values(visit: Visit, ref: WorkloadRef, tab: Tab, rows: Sequence[LinkRow]) -> Values:
     """What every tab has."""
     decisions = _decisions(visit, ref)
+    may = visit.caller.may
     return {
         "ref": ref,
         "namespace": ref.namespace,
@@ -71,7 +93,9 @@ def basic_values(visit: Visit, ref: WorkloadRef, tab: Tab, rows: Sequence[LinkRo
         "rows": rows,
         "counts": {word: sum(row.direction.lower() == word for row in rows) for word in ("ingress", "egress")},
         "decisions": decisions,
-        "editable": decisions is not None and visit.caller.may(Verb.UPDATE, Resource.DECISIONS, ref.namespace),
+        "editable": decisions is not None and may(Verb.UPDATE, Resource.DECISIONS, ref.namespace),
+        "may_freeze": decisions is not None and may(Verb.UPDATE, Resource.BASELINES, ref.namespace),
+        "may_name": may(Verb.UPDATE, Resource.ADDRESSES),
         "fate_of": fate_of,
         "is_service": ref.kind == SERVICE_KIND,
         "problem": "",
@@ -89,18 +113,21 @@ def head_values(visit: Visit, ref: WorkloadRef) -> Values:
     return {"workloads": workloads, "known": known, "baseline": baseline}
 
 
-def _decisions(visit: Visit, ref: WorkloadRef) -> WorkloadDecisionsView | None:
-    """None where the caller may not see them, and for a Service, which is a view."""
-    if ref.kind == SERVICE_KIND:
-        return None
-    return allowed(lambda: visit.deciding.of_workload(visit.caller, ref))
+def draft_values(visit: Visit, ref: WorkloadRef) -> Values:
+    """The proposal, proved where that is at hand or quick; the page asks for the proof of a large one by itself."""
+    draft = allowed(lambda: visit.review.draft(visit.caller, ref, span=visit.span))
+    return {"proposal": draft.proposal if draft else None, "proved": draft.proved if draft else True}
 
 
-def _proposal(visit: Visit, ref: WorkloadRef) -> Values:
-    return {"proposal": allowed(lambda: visit.review.proposal(visit.caller, ref, span=visit.span))}
+def proved_values(visit: Visit, ref: WorkloadRef) -> Values:
+    """The proposal with its proof, however long that takes."""
+    return {
+        "proposal": allowed(lambda: visit.review.proposal(visit.caller, ref, span=visit.span)),
+        "proved": True,
+    }
 
 
-def _consequences(visit: Visit, ref: WorkloadRef) -> Values:
+def consequences(visit: Visit, ref: WorkloadRef) -> Values:
     return {
         "simulation": allowed(lambda: visit.review.simulation(visit.caller, ref, span=visit.span)),
         "diff": allowed(lambda: visit.review.diff(visit.caller, ref, span=visit.span)),
@@ -108,19 +135,44 @@ def _consequences(visit: Visit, ref: WorkloadRef) -> Values:
     }
 
 
+def _decisions(visit: Visit, ref: WorkloadRef) -> WorkloadDecisionsView | None:
+    """None where the caller may not see them, and for a Service, which is a view."""
+    if ref.kind == SERVICE_KIND:
+        return None
+    return allowed(lambda: visit.deciding.of_workload(visit.caller, ref))
+
+
 def _table(
+    visit: Visit,
     ref: WorkloadRef,
     rows: Sequence[LinkRow],
     decisions: WorkloadDecisionsView | None,
     tab: Literal["ingress", "egress"],
 ) -> Values:
-    own = [row for row in rows if row.direction.lower() == tab]
+    """The rows that pass the filter, as many as are asked for; the rest is counted."""
+    words, most = visit.asked("q"), _most(visit.asked("show"))
+    own = filtered([row for row in rows if row.direction.lower() == tab], Wanted(search=words))
     rule = next((r.rule for r in decisions.rules if r.direction.lower() == tab), None) if decisions else None
     cidrs = [c for c in decisions.cidrs if c.direction.lower() == tab] if decisions else []
-    return {"groups": list(_grouped(own, ref.namespace)), "rule": rule or "observed", "rules": RULES, "cidrs": cidrs}
+    return {
+        "groups": list(_grouped(own, ref.namespace, most)),
+        "rule": rule or "observed",
+        "rules": RULES,
+        "cidrs": cidrs,
+        "q": words,
+        "show": most,
+        "hidden_rows": max(len(own) - most, 0),
+        "state": visit.query(q=words, show=str(most) if most != ROWS_SHOWN else ""),
+        "more": visit.query(q=words, show=str(min(most * 4, MOST_ROWS_SHOWN))),
+    }
 
 
-def _grouped(rows: Iterable[LinkRow], namespace: str) -> Iterable[Group]:
+def _most(text: str) -> int:
+    return min(int(text), MOST_ROWS_SHOWN) if text.isdecimal() and int(text) else ROWS_SHOWN
+
+
+def _grouped(rows: Iterable[LinkRow], namespace: str, most: int) -> Iterable[Group]:
+    """What asks for a person comes into a cut table first, then by how much it is used."""
     found: dict[str, list[LinkRow]] = {
         f"In {namespace}": [],
         "In other namespaces": [],
@@ -130,7 +182,13 @@ def _grouped(rows: Iterable[LinkRow], namespace: str) -> Iterable[Group]:
         "Attempts that nobody answered": [],
     }
     own, other, cluster, outside, hidden, attempts = found.values()
-    for row in rows:
+    listed = list(rows)
+    if len(listed) > most:
+        urgent = sorted(listed, key=lambda row: (row.proposal.included, row.decision is not None, -row.connections))
+        kept = {row.id for row in urgent[:most]}
+    else:
+        kept = {row.id for row in listed}
+    for row in listed:
         if not row.established:
             attempts.append(row)
         elif row.peer.masked:
@@ -141,7 +199,10 @@ def _grouped(rows: Iterable[LinkRow], namespace: str) -> Iterable[Group]:
             cluster.append(row)
         else:
             (own if row.peer.namespace == namespace else other).append(row)
-    return (Group(title=title, rows=members) for title, members in found.items() if members)
+    for title, members in found.items():
+        shown = [row for row in members if row.id in kept]
+        if shown:
+            yield Group(title=title, total=len(members), rows=shown)
 
 
 def _to_row(path: str, rows: Sequence[LinkRow], tab: str, query: str) -> Callable[[Card, Row], str]:
@@ -154,3 +215,47 @@ def _to_row(path: str, rows: Sequence[LinkRow], tab: str, query: str) -> Callabl
         return f"#row-{identity}" if there == tab else f"{path}/{there}{query}#row-{identity}"
 
     return href
+
+
+def _topology(visit: Visit, ref: WorkloadRef, rows: Sequence[LinkRow]) -> Values:
+    """The map under the proposal, or under what is applied now, with a pane for each of its links and cards."""
+    under = "applied" if visit.asked("under") == "applied" else ""
+    numbers: dict[str, int] = {}
+
+    def head(card: Card) -> str:
+        return f"#w-{numbers.setdefault(card.key, len(numbers))}"
+
+    fate = applied_fate_of if under else fate_of
+    drawn = workload_map(ref, rows, lambda _card, row: f"#d-{row.links[0]}", head, fate)
+    return {
+        "map": drawn,
+        "under": under,
+        "state": visit.query(under=under),
+        "drawn_rows": sorted(
+            (r for r in rows if r.id in drawn.shown), key=lambda r: (r.proposal.included, r.direction)
+        ),
+        "cards": _panes(drawn, numbers, rows),
+    }
+
+
+def _panes(drawn: Map, numbers: dict[str, int], rows: Sequence[LinkRow]) -> list[CardPane]:
+    found: list[CardPane] = []
+    for card in drawn.cards:
+        end = card.end
+        pane = CardPane(
+            number=numbers[card.key],
+            name=card.name,
+            kind=end.kind if end else card.note,
+            namespace=end.namespace if end else "",
+            note=card.note,
+        )
+        pane.ports = {row.port: None for row in card.rows}
+        for row in rows:
+            for peer, pods in ((row.peer, row.peer_pods), (row.workload, row.workload_pods)):
+                if end is not None and end_of(peer) == end:
+                    pane.labels |= peer.labels
+                    pane.pods |= dict.fromkeys(pods)
+                    called = (row.direction == "Egress") == (peer is row.peer)
+                    pane.services |= dict.fromkeys(row.services) if called else {}
+        found.append(pane)
+    return found

@@ -13,7 +13,7 @@ from aggregator.model.workload import Address
 from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.world import Seen, World, build, dns_objects, link, record
-from tests.ui.shop import CASSANDRA, JAVAAPP, SHOP, served, shop
+from tests.ui.shop import CASSANDRA, JAVAAPP, PARTNER, SHOP, served, shop
 
 JAVA = f"/workloads/{SHOP}/Deployment/javaapp"
 PAGES = {
@@ -26,12 +26,17 @@ PAGES = {
     "export": f"{JAVA}/exports/cilium",
     "applied": f"/workloads/{SHOP}/Deployment/redis/applied",
     "history": f"{JAVA}/history",
+    "link": f"{JAVA}/links/{link_id(link(JAVAAPP, PARTNER, 443))}",
+    "policies": "/policies",
     "addresses": "/addresses",
+    "drift": "/drift",
+    "settings": "/settings",
     "findings": "/findings",
     "agents": "/agents",
     "not-found": "/nothing-here",
 }
 LOOKS = [(width, theme) for width in (1280, 390) for theme in ("light", "dark")]
+JUDGED = [(1280, "light"), (390, "dark")]  # by axe: both layouts, both sets of colours
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 # Text of one map that lies over text of another element of it.
@@ -69,8 +74,9 @@ def test_a_page_can_be_shown(browser: Browser, decided: str, pictures: Path, nam
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
     assert page.evaluate(OVERLAPS) == []
     assert complaints == []
-    found = Axe().run(page, options={"runOnly": TAGS})
-    assert found.violations_count == 0, found.generate_report()
+    if (width, theme) in JUDGED:
+        found = Axe().run(page, options={"runOnly": TAGS})
+        assert found.violations_count == 0, found.generate_report()
     context.close()
 
 

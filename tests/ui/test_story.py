@@ -104,11 +104,11 @@ def test_a_general_rule_replaces_the_rows(page: Page, site: str) -> None:
 def test_the_map_tells_more_of_what_has_the_focus(page: Page, site: str) -> None:
     page.goto(f"{site}{EGRESS.replace('egress', 'topology')}")
     page.get_by_role("link", name="TCP 9042: javaapp to cassandra, allowed").focus()
-    pane = page.get_by_role("form", name="The selected link")
-    expect(pane.get_by_role("heading", name="javaapp calls cassandra")).to_be_visible()
+    pane = page.get_by_role("form", name="What is pointed at")
+    expect(pane.get_by_role("heading", name="javaapp to cassandra")).to_be_visible()
     pane.get_by_role("button", name="Leave out").click()
     expect(page.locator(line_to(page, link_id(TO_CASSANDRA)))).to_have_class("link denied")
-    expect(pane.get_by_role("heading", name="javaapp calls cassandra")).to_be_visible()
+    expect(pane.get_by_role("heading", name="javaapp to cassandra")).to_be_visible()
 
 
 def test_a_decision_is_made_by_keyboard_alone(page: Page, site: str) -> None:
@@ -131,16 +131,18 @@ def test_somebody_elses_decision_in_between_is_told(page: Page, site: str, world
     world.review().deciding.decide_links(developer(), ref, [identity], Choice.EXCLUDE, reason="", if_match="*")
     with page.expect_response(lambda answer: answer.status == 409):
         page.get_by_role("switch", name="cassandra, TCP 9042").click()
-    expect(page.get_by_role("status")).to_contain_text("somebody has decided here since you read it")
+    expect(page.get_by_role("status")).to_contain_text("Somebody has decided here since you read it")
     expect(page.locator(line_to(page, link_id(TO_MONGO)))).to_have_class("link denied")
     expect(page.locator(line_to(page, link_id(TO_CASSANDRA)))).to_have_class("link allowed")
 
 
 def test_an_address_gets_a_name(page: Page, site: str) -> None:
     page.goto(f"{site}/addresses")
-    page.get_by_label("Alias for 203.0.113.10").fill("partner-api")
+    page.get_by_label("Select 203.0.113.10").check()
+    page.get_by_label("Name for what is selected").fill("partner-api")
     page.get_by_role("button", name="Name", exact=True).click()
     expect(page.get_by_role("table", name="Addresses")).to_contain_text("partner-api")
+    expect(page.get_by_role("table", name="Names")).to_contain_text("203.0.113.10/32")
     page.goto(f"{site}{EGRESS}")
     expect(page.locator(f"#row-{link_id(TO_PARTNER)}")).to_contain_text("partner-api")
 

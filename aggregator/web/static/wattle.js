@@ -21,20 +21,16 @@ document.addEventListener("change", (event) => {
   if (event.target.matches("#theme input")) keepTheme(event.target.value);
 });
 
-// ---- rows: filter by any word ----------------------------------------------------------------------------------------
-function filterRows(input) {
-  const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-  for (const row of all(`${input.dataset.filter} > tr:not(.group, .more)`)) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
-    if (row.nextElementSibling?.matches(".more")) row.nextElementSibling.hidden = row.hidden;
-  }
-}
-document.addEventListener("input", (event) => {
-  if (event.target.matches("[data-filter]")) filterRows(event.target);
-});
+// ---- Enter in a decision saves that decision, not the first button of the form ----------------------------------------
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && event.target.matches("[data-filter]")) event.preventDefault();
+  if (event.key !== "Enter" || !event.target.matches(".decide input")) return;
+  event.preventDefault();
+  event.target.closest(".decide").querySelector("[data-save]").click();
+});
+
+// Typing a range chooses it.
+document.addEventListener("input", (event) => {
+  if (event.target.matches(".choices input[type=text]")) event.target.closest("label").querySelector("[type=radio]").checked = true;
 });
 
 // ---- the map: what is pointed at, or focused, stands out; its details are in the pane ---------------------------------
@@ -45,8 +41,8 @@ function light(row) {
   for (const part of all("[data-links]", map)) {
     part.classList.toggle("lit", part.dataset.links.split(" ").some((link) => wanted.has(link)));
   }
-  const article = document.getElementById(`d-${row.dataset.links.split(" ")[0]}`);
-  if (article) show(article);
+  const told = row.matches(".head") ? [row.getAttribute("href").slice(1)] : [...wanted].map((link) => `d-${link}`);
+  show(told.map((id) => document.getElementById(id)).filter(Boolean));
 }
 
 function unlight(row) {
@@ -55,9 +51,10 @@ function unlight(row) {
   for (const part of all(".lit", map)) part.classList.remove("lit");
 }
 
-function show(article) {
+function show(articles) {
+  if (!articles.length) return;
   for (const other of all(".pane .shown")) other.classList.remove("shown");
-  article.classList.add("shown");
+  for (const article of articles) article.classList.add("shown");
 }
 
 for (const [starts, ends] of [["mouseover", "mouseout"], ["focusin", "focusout"]]) {
@@ -116,21 +113,16 @@ function keepTheme(theme) {
 const kept = document.documentElement.dataset.theme ?? "";
 for (const choice of all("#theme input")) choice.checked = choice.value === kept;
 
-// ---- what htmx swaps: open evidence stays open, the filter keeps filtering, the pane keeps its link -------------------
+// ---- what htmx swaps: open evidence stays open, the pane keeps its links ---------------------------------------------
 let open = new Set();
-let filter = "";
-let shown = "";
+let shown = [];
 document.addEventListener("htmx:beforeSwap", () => {
   open = new Set(all("[data-keep][open]").map((details) => details.dataset.keep));
-  filter = document.querySelector("[data-filter]")?.value ?? "";
-  shown = document.querySelector(".pane .shown, .pane article:target")?.id ?? "";
+  shown = all(".pane .shown, .pane article:target").map((article) => article.id);
 });
 document.addEventListener("htmx:afterSettle", () => {
   for (const details of all("[data-keep]")) details.open = details.open || open.has(details.dataset.keep);
-  const input = document.querySelector("[data-filter]");
-  if (input && filter) { input.value = filter; filterRows(input); }
-  const article = shown && document.getElementById(shown);
-  if (article) show(article);
+  show(shown.map((id) => document.getElementById(id)).filter(Boolean));
   localTimes(document);
   center(document);
   leave();

@@ -77,7 +77,7 @@ def test_cookies_are_closed_to_scripts_and_to_other_sites(web: TestClient) -> No
 def test_a_decision_answers_with_what_it_changed(web: TestClient) -> None:
     answer = web.post(SAY, data=form(web, f"exclude:{TO_OLD}"), headers={"HX-Request": "true"})
     assert answer.status_code == 200
-    for part in ("decide", "map", "policy", "proof"):
+    for part in ("decide-rows", "map", "policy", "proof"):
         assert re.search(rf'id="{part}" hx-swap-oob="innerHTML"', answer.text)
     assert "9042" not in answer.text[answer.text.index('id="yaml"') : answer.text.index("</pre>")]
 
@@ -87,7 +87,7 @@ def test_a_decision_against_an_older_page_is_refused_with_the_reason(web: TestCl
     assert web.post(SAY, data=said).status_code == 303
     again = web.post(SAY, data={**said, "say": f"include:{TO_OLD}"}, headers={"HX-Request": "true"})
     assert again.status_code == 409
-    assert "somebody has decided here since you read it" in again.text
+    assert "Somebody has decided here since you read it" in again.text
 
 
 @pytest.mark.parametrize(

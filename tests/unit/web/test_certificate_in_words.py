@@ -34,6 +34,7 @@ PROPOSAL = ProposalView(
     widenings=[],
     open_directions=[],
     findings=[],
+    declared=[],
     certificate=HOLDS,
     masked_links=0,
     decisions_version=0,

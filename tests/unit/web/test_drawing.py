@@ -23,7 +23,9 @@ def graph() -> Graph:
 
 
 def drawn() -> str:
-    return drawing.draw(graph(), "Map", TITLES, lambda card, row: f"/{card.name}/{row.key}", panel=True)
+    return drawing.draw(
+        graph(), "Map", TITLES, lambda card, row: f"/{card.name}/{row.key}", lambda card: f"/{card.name}", panel=True
+    )
 
 
 def test_every_link_is_a_line_with_its_fate() -> None:
