@@ -29,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    must_be_had()
+    with a_cluster(tmp_path_factory.mktemp("plane")) as found:
+        yield found
+
+
+def must_be_had() -> None:
+    """Skip with the reason where the programs cannot be had here."""
     for program in ("etcd", "openssl"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: apt-get install etcd-server openssl")
@@ -36,7 +43,12 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         binaries()
     except NotToBeHad as reason:
         pytest.skip(f"no Kubernetes: {reason}")
-    found = ControlPlane(tmp_path_factory.mktemp("plane"))
+
+
+@contextlib.contextmanager
+def a_cluster(folder: Path) -> Iterator[ControlPlane]:
+    """A control plane with two nodes, and the aggregator's ServiceAccount with the rights that are granted."""
+    found = ControlPlane(folder)
     try:
         found.start()
         found.admin.create("/api/v1/namespaces", {"metadata": {"name": "wattle"}})
