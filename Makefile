@@ -151,6 +151,10 @@ chaos: setup ## kill everything and count (SECONDS=60 or KILLS=1000)
 test-chart: .venv/ready ## the Helm chart: every configuration, every switch
 	$(call tier,chart,$(AS_OWNER),)
 
+.PHONY: test-images
+test-images: .venv/ready ## the built images, entered as the chart enters them; needs `make images`
+	$(call tier,images,$(AS_ROOT),)
+
 .PHONY: test-cluster test-e2e
 test-cluster: setup ## a real API server
 	@$(call apt-install,etcd-server openssl)

@@ -52,7 +52,7 @@ class Pod:
         steps += ["mount --bind /proc /mnt/proc", "mount --rbind /dev /mnt/dev"]
         for source, target, writable in (("tmpfs", "/tmp", True), *self.mounts):
             inside = f"/mnt{target}"
-            steps.append(f"mount -t tmpfs tmpfs {inside}" if source == "tmpfs" else f"mount --bind {source} {inside}")
+            steps.append(f"mount -t tmpfs tmpfs {inside}" if source == "tmpfs" else f"mount --rbind {source} {inside}")
             if not writable:
                 steps.append(f"mount -o remount,bind,ro {inside}")
         bounding = ",".join(["-all", *(f"+{name.lower()}" for name in self.capabilities)])

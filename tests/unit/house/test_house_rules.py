@@ -80,3 +80,16 @@ def test_the_repository_speaks_of_wattle_alone() -> None:
             continue
         found += [f"{path.relative_to(ROOT)}: {m.group()}" for m in foreign.finditer(text)]
     assert found == []
+
+
+def test_the_version_is_said_once() -> None:
+    from wattle import __version__
+
+    said = [
+        str(path.relative_to(ROOT))
+        for path in tracked()
+        if path.suffix in {".py", ".toml", ".yaml", ".yml", ".tpl"}
+        and "tests" not in path.parts
+        and re.search(rf'(?:version|VERSION)\w*["\']?\s*[:=]\s*["\']?{re.escape(__version__)}\b', path.read_text())
+    ]
+    assert said == ["deploy/helm/wattle/Chart.yaml", "proto/wattle/__init__.py"]
