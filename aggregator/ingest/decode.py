@@ -45,7 +45,9 @@ _TABLED = (
 _PLAIN = ("local", "remote", "port", *_KIND, "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms", "duration_us")
 _NOTHING_LOST = (0,) * len(LOSSES)
 _V4_MAPPED = np.uint64(0xFFFF_0000_0000)
+_MOST_KNOWN_SIDES = 10_000
 _U64 = npt.NDArray[np.uint64]
+KnownSides = dict[bytes, LocalSide]  # by their spelling on the wire: most pods are told of again in every batch
 
 
 class MalformedBatchError(IngestError):
@@ -63,12 +65,14 @@ class _Times:
     clamped: bool
 
 
-def decode(message: bytes, batch: flowlink_pb2.Batch, *, now_ms: int) -> FlowBatch:
-    """`message` is the whole AgentMessage, kept for the quarantine. Raises MalformedBatchError."""
+def decode(message: bytes, batch: flowlink_pb2.Batch, *, now_ms: int, known: KnownSides | None = None) -> FlowBatch:
+    """`message` is the whole AgentMessage, kept for the quarantine; `known` is what the stream's earlier batches were
+    found to say of its pods, and grows. Raises MalformedBatchError.
+    """
     times = _times(batch.interval, now_ms)
-    locals_ = _locals(batch)
+    locals_ = _locals(batch, {} if known is None else known)
     processes = list(batch.processes) or [""]
-    _check_texts(processes, "processes", most=MAX_PROCESSES)
+    _check_texts(processes, "processes")
     remotes = _remotes(batch.remotes4, batch.remotes)
     told = _tabled(batch) if batch.interval.step_ms else _plain(batch)
     kinds = _kinds(told.kinds, processes=len(processes))
@@ -225,20 +229,29 @@ def _times(interval: flowlink_pb2.Interval, now_ms: int) -> _Times:
     return _Times(start_ms=start_ms + shift_ms, latest_ms=end_ms + shift_ms + AHEAD_MS, clamped=shift_ms != 0)
 
 
-def _locals(batch: flowlink_pb2.Batch) -> list[LocalSide]:
+def _locals(batch: flowlink_pb2.Batch, known: KnownSides) -> list[LocalSide]:
     if len(batch.locals) > MAX_TABLE:
         raise MalformedBatchError("size", f"locals: {len(batch.locals)} entries, at most {MAX_TABLE}")
-    sides = [
-        LocalSide(local.pod_uid, local.namespace, local.pod_name, local.host_network, local.address)
-        for local in batch.locals
-    ]
-    _check_texts([text for side in sides for text in side[:3]], "locals")
-    if not {len(side[4]) for side in sides} <= {0, 16}:
-        raise MalformedBatchError("size", "locals: address must have 16 bytes or none")
+    if len(known) > _MOST_KNOWN_SIDES:
+        known.clear()
+    sides = []
+    for local in batch.locals:
+        spelled = local.SerializePartialToString()
+        side = known.get(spelled)
+        if side is None:
+            side = known[spelled] = _side(local)
+        sides.append(side)
     return sides
 
 
-def _check_texts(texts: list[str], field: str, *, most: int = 3 * MAX_TABLE) -> None:
+def _side(local: flowlink_pb2.Local) -> LocalSide:
+    _check_texts([local.pod_uid, local.namespace, local.pod_name], "locals")
+    if len(local.address) not in (0, 16):
+        raise MalformedBatchError("size", "locals: address must have 16 bytes or none")
+    return LocalSide(local.pod_uid, local.namespace, local.pod_name, local.host_network, local.address)
+
+
+def _check_texts(texts: list[str], field: str, *, most: int = MAX_PROCESSES) -> None:
     if len(texts) > most:
         raise MalformedBatchError("size", f"{field}: {len(texts)} entries, at most {most}")
     if "\0" in "".join(texts):

@@ -22,11 +22,13 @@ from aggregator.errors import StoreError
 from aggregator.ingest.expiry import stream_seconds
 from aggregator.ingest.limits import IngestLimits
 from aggregator.ingest.listener import ListenerSecurity, add_port
+from aggregator.ingest.opening import Opening
 from aggregator.ingest.session import Context, Recording, RefusedStreamError, Session, read_hello
 from aggregator.metrics import INGEST_REFUSED_HELLOS, INGEST_STREAM_ENDS, INGEST_STREAMS
 from aggregator.model.agent import AgentAuthenticator, AgentIdentity, Presented
 from aggregator.store import Cloned, Store
 from aggregator.store.deltas import CursorKey
+from aggregator.store.sink import CursorOpening
 from wattle.v1 import flowlink_pb2
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class IngestServer:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._store = store
+        self._cursors = Opening(store.sink)
         self._recorder = recorder
         self._authenticator = authenticator
         self._settings = settings or AgentSettings()
@@ -252,13 +255,14 @@ class IngestServer:
         """Take the cursor, and say from where to go on; None when the agent has to queue."""
         key = CursorKey(cluster=hello.cluster, agent_id=hello.agent_id, epoch=hello.epoch)
         try:
-            opened = await asyncio.to_thread(
-                self._store.sink.open_cursor,
-                key,
-                instance=hello.instance,
-                lineage=list(hello.lineage),
-                first_seq=hello.first_seq,
-                now_ms=self._now_ms(),
+            opened = await self._cursors.open(
+                CursorOpening(
+                    key=key,
+                    instance=hello.instance,
+                    lineage=tuple(hello.lineage),
+                    first_seq=hello.first_seq,
+                    now_ms=self._now_ms(),
+                )
             )
         except StoreError as error:
             log.warning("cannot welcome %s: %s", hello.agent_id, error)

@@ -20,7 +20,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from aggregator.errors import IngestError, StoreError
-from aggregator.ingest.decode import MalformedBatchError, decode
+from aggregator.ingest.decode import KnownSides, MalformedBatchError, decode
 from aggregator.ingest.limits import IngestLimits, LivePeers, Pace
 from aggregator.metrics import INGEST_BATCHES, INGEST_BYTES, INGEST_CLOCK_SKEW, INGEST_REJECTS, INGEST_THROTTLED
 from aggregator.model.agent import AgentIdentity
@@ -141,6 +141,7 @@ class Session:
         self._expected_seq = committed_seq + 1
         self._outbox = _Outbox(committed_seq=committed_seq, told_seq=committed_seq)
         self._pace = Pace(per_second=limits.batches_per_second, burst=2 * limits.window_batches)
+        self._sides: KnownSides = {}
         self._peers = LivePeers(most=limits.live_peers, period_seconds=limits.peer_seconds)
 
     def send(self, message: flowlink_pb2.ServerMessage) -> None:
@@ -239,7 +240,7 @@ class Session:
         limits = self._limits
         if len(data) > limits.max_batch_bytes:
             raise MalformedBatchError("size", f"the batch has {len(data)} bytes, {limits.max_batch_bytes} at most")
-        decoded = decode(data, batch, now_ms=self._now_ms())
+        decoded = decode(data, batch, now_ms=self._now_ms(), known=self._sides)
         if not self._peers.add(decoded.remotes):
             raise MalformedBatchError("peers", f"more than {limits.live_peers} remote addresses at a time")
         return decoded

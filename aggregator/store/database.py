@@ -16,6 +16,7 @@ from aggregator.errors import ConfigurationError
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql+psycopg"
 POOL_CONNECTIONS = 5
+IDLE_IN_TRANSACTION_SECONDS = 60
 
 
 def open_engine(url: str) -> Engine:
@@ -39,7 +40,12 @@ def open_engine(url: str) -> Engine:
                 parsed,
                 pool_pre_ping=True,
                 pool_size=POOL_CONNECTIONS,
-                connect_args={"connect_timeout": 5, "application_name": "wattle"},
+                connect_args={
+                    "connect_timeout": 5,
+                    "application_name": "wattle",
+                    # An aggregator that is frozen in a transaction holds locks that another one waits for.
+                    "options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s",
+                },
             )
         case other:
             message = (

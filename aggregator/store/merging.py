@@ -6,7 +6,7 @@ aggregators on one database wait for each other instead of locking each other ou
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from operator import attrgetter
@@ -24,11 +24,12 @@ from aggregator.store import rows, schema
 from aggregator.store.database import for_writing
 from aggregator.store.deltas import CursorKey, CursorMove, GapDelta, LinkSighting, Merge, PendingKey
 from aggregator.store.keys import DAY_MINUTES, as_signed, as_unsigned, cluster_id_of
-from aggregator.store.sink import Bulk, Cloned, Opened
+from aggregator.store.sink import Bulk, Cloned, CursorOpening, Opened
 from aggregator.store.upsert import Upserts, insert_many
 
 _CHUNK = 500  # row values in one statement: below SQLite's limit on variables
 _IDS = 10_000  # single values
+_CursorTuple = tuple[int, str, int]  # cluster_id, agent_id, epoch as the database has it
 
 
 class SqlSink:
@@ -42,40 +43,60 @@ class SqlSink:
 
     # ---- cursors ----------------------------------------------------------------------------------------------------
 
-    def open_cursor(
-        self, key: CursorKey, *, instance: int, lineage: Sequence[int], first_seq: int, now_ms: int
-    ) -> Opened | Cloned:
-        table = schema.agent_cursor
-        row = {"cluster_id": cluster_id_of(key.cluster), "agent_id": key.agent_id, "epoch": as_signed(key.epoch)}
-        here = [table.c[name] == value for name, value in row.items()]
+    def open_cursors(self, openings: Sequence[CursorOpening]) -> list[Opened | Cloned]:
         with self._transaction() as connection:
-            self.register_clusters(connection, {key.cluster})
-            connection.execute(
-                self._upserts.insert(table).on_conflict_do_nothing(),
-                # What was acknowledged by another database, or never kept: this one counts from the spool's first.
-                row | {"committed_seq": first_seq - 1, "instance": as_signed(instance), "used_ms": now_ms},
+            self.register_clusters(connection, {opening.key.cluster for opening in openings})
+            by_key = {_cursor_tuple(opening.key): opening for opening in openings}
+            insert_many(
+                connection,
+                self._upserts.cursor,
+                [
+                    # What was acknowledged by another database, or never kept: this one counts from the spool's first.
+                    _cursor_row(key, opening.first_seq - 1, opening)
+                    for key, opening in sorted(by_key.items())
+                ],
             )
-            found = connection.execute(select(table).where(*here).with_for_update()).one()
-            if as_unsigned(found.instance) not in lineage:
-                return Cloned(last_instance=as_unsigned(found.instance))
-            committed_seq = int(found.committed_seq)
-            if committed_seq < first_seq - 1:
-                forgotten = GapDelta(
-                    key=key,
-                    from_seq=committed_seq + 1,
-                    to_seq=first_seq - 1,
-                    reason="forgotten",
-                    flow_records=0,
-                    at_ms=now_ms,
-                )
-                connection.execute(self._upserts.gap, [rows.gap_row(forgotten)])
-                committed_seq = first_seq - 1
-            connection.execute(
-                update(table)
-                .where(*here)
-                .values(instance=as_signed(instance), used_ms=now_ms, committed_seq=committed_seq)
+            found = self._locked_cursors(connection, by_key)
+            answers: dict[_CursorTuple, Opened | Cloned] = {}
+            taken, forgotten = [], []
+            for key, opening in sorted(by_key.items()):
+                committed_seq, last_instance = found[key]
+                if last_instance not in opening.lineage:
+                    answers[key] = Cloned(last_instance=last_instance)
+                    continue
+                if committed_seq < opening.first_seq - 1:
+                    forgotten.append(rows.gap_row(_forgotten(opening, committed_seq)))
+                    committed_seq = opening.first_seq - 1
+                answers[key] = Opened(committed_seq=committed_seq)
+                taken.append(_cursor_row(key, committed_seq, opening))
+            if forgotten:
+                insert_many(connection, self._upserts.gap, forgotten)
+            if taken:
+                insert_many(connection, self._upserts.cursor_taken, taken)
+        return [answers[_cursor_tuple(opening.key)] for opening in openings]
+
+    def _locked_cursors(
+        self, connection: Connection, keys: Collection[_CursorTuple]
+    ) -> dict[_CursorTuple, tuple[int, int]]:
+        """(committed_seq, instance) of those that are there, which nobody else can move until the transaction ends."""
+        table = schema.agent_cursor
+        key_columns = tuple_(table.c.cluster_id, table.c.agent_id, table.c.epoch)
+        found: dict[_CursorTuple, tuple[int, int]] = {}
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), _CHUNK):
+            cursors = connection.execute(
+                select(table)
+                .where(key_columns.in_(ordered[start : start + _CHUNK]))
+                .order_by(table.c.cluster_id, table.c.agent_id, table.c.epoch)
+                .with_for_update()
             )
-        return Opened(committed_seq=committed_seq)
+            found.update(
+                {
+                    (row.cluster_id, row.agent_id, row.epoch): (row.committed_seq, as_unsigned(row.instance))
+                    for row in cursors
+                }
+            )
+        return found
 
     # ---- the merge --------------------------------------------------------------------------------------------------
 
@@ -102,30 +123,18 @@ class SqlSink:
         """Compare and set, all of them or none."""
         if not moves:
             return
-        table = schema.agent_cursor
-        key_columns = tuple_(table.c.cluster_id, table.c.agent_id, table.c.epoch)
         keys = {_cursor_tuple(move.key): move for move in moves}
-        found: dict[tuple[int, str, int], tuple[int, int]] = {}
-        ordered = sorted(keys)
-        for start in range(0, len(ordered), _CHUNK):
-            cursors = connection.execute(
-                select(table)
-                .where(key_columns.in_(ordered[start : start + _CHUNK]))
-                .order_by(table.c.cluster_id, table.c.agent_id, table.c.epoch)
-                .with_for_update()
-            )
-            found.update(
-                {(row.cluster_id, row.agent_id, row.epoch): (row.committed_seq, row.instance) for row in cursors}
-            )
+        found = self._locked_cursors(connection, keys)
         moved: dict[tuple[str, str, int], int | None] = {}
         for key, move in keys.items():
             committed_seq, instance = found.get(key, (None, None))
-            if instance is None or as_unsigned(instance) != move.instance:
+            if instance != move.instance:
                 moved[move.key.as_tuple()] = None
             elif committed_seq != move.from_seq:
                 moved[move.key.as_tuple()] = committed_seq
         if moved:
             raise CursorMovedError(moved)
+        table = schema.agent_cursor
         connection.execute(
             update(table)
             .where(
@@ -262,5 +271,27 @@ def _clusters_of(merge: Merge) -> set[str]:
     }
 
 
-def _cursor_tuple(key: CursorKey) -> tuple[int, str, int]:
+def _cursor_tuple(key: CursorKey) -> _CursorTuple:
     return (cluster_id_of(key.cluster), key.agent_id, as_signed(key.epoch))
+
+
+def _cursor_row(key: _CursorTuple, committed_seq: int, opening: CursorOpening) -> rows.Row:
+    return {
+        "cluster_id": key[0],
+        "agent_id": key[1],
+        "epoch": key[2],
+        "committed_seq": committed_seq,
+        "instance": as_signed(opening.instance),
+        "used_ms": opening.now_ms,
+    }
+
+
+def _forgotten(opening: CursorOpening, committed_seq: int) -> GapDelta:
+    return GapDelta(
+        key=opening.key,
+        from_seq=committed_seq + 1,
+        to_seq=opening.first_seq - 1,
+        reason="forgotten",
+        flow_records=0,
+        at_ms=opening.now_ms,
+    )

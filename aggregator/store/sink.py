@@ -27,13 +27,24 @@ class Cloned:
     last_instance: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorOpening:
+    """What Hello says of a spool: who has it now, who had it before, and the lowest number in it."""
+
+    key: CursorKey
+    instance: int
+    lineage: Sequence[int]
+    first_seq: int
+    now_ms: int
+
+
 class Sink(Protocol):
     """Blocking; callers on an event loop use a thread."""
 
-    def open_cursor(
-        self, key: CursorKey, *, instance: int, lineage: Sequence[int], first_seq: int, now_ms: int
-    ) -> Opened | Cloned:
-        """Take the cursor for `instance`, or create it. Numbers that this database never saw become a Gap."""
+    def open_cursors(self, openings: Sequence[CursorOpening]) -> list[Opened | Cloned]:
+        """Take each cursor for its instance, or create it, in one transaction; no key twice. Numbers that this
+        database never saw become a Gap.
+        """
         ...
 
     def merge(self, merge: Merge) -> None:

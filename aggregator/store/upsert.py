@@ -41,6 +41,8 @@ class Upserts:
                 "last_seen_ms": self._greatest(schema.link_evidence.c.last_seen_ms, evidence.excluded.last_seen_ms),
             },
         )
+        self.cursor = self.insert(schema.agent_cursor).on_conflict_do_nothing()
+        self.cursor_taken = self._replacing(schema.agent_cursor, ["committed_seq", "instance", "used_ms"])
         self.attempt = self._adding(schema.link_attempt, ["attempts"])
         self.loss = self._adding(schema.agent_loss, schema.LOSSES)
         self.refusal = self._adding(schema.flow_refusal, ["flow_records", "count"])

@@ -63,7 +63,7 @@ def _stub(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamMultiCallable[bytes
     )
 
 
-async def send_all(port: int, node: int, messages: list[bytes], *, epoch: int = 1, window: int = 100) -> None:
+async def send_all(port: int, node: int, messages: list[bytes], *, epoch: int = 1, window: int = 200) -> None:
     """Send every batch, at most `window` ahead of the acknowledgements; return when all are acknowledged."""
     options = [("grpc.max_send_message_length", 8 << 20), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
@@ -151,7 +151,7 @@ def receiver_figure(url: str) -> Figure:
 
 def end_to_end_figures(postgres: PostgresServer, url: str) -> list[Figure]:
     """Four senders with batches of 1,000 edges of a universe of 60,000, until the last acknowledgement."""
-    rows, batches, senders = 1_000, 120, 4
+    rows, batches, senders = 1_000, 300, 4
     rates: list[float] = []
     cpus: list[float] = []
     with peer("aggregator", url) as (pid, port):

@@ -234,7 +234,7 @@ async def _aggregate(url: str, port: int, failpoint: Failpoint) -> None:
 
 
 def _arm_aggregator(failpoint: Failpoint) -> None:
-    failpoint.before(SqlSink, "open_cursor", "hello")
+    failpoint.before(SqlSink, "open_cursors", "hello")
     failpoint.before(Session, "_take_batch", "batch-read")
     failpoint.after(SqlSink, "_move_cursors", "cursor-locked")
     for bulk in (PostgresBulk, SqliteBulk):

@@ -6,6 +6,7 @@ database is away the group waits, the queue fills, and agents keep their spools:
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
@@ -33,6 +34,7 @@ from aggregator.model.resolution import Resolver
 from aggregator.services.recording.deliveries import DeclaredGap, Delivery, FlowBatch, FlowColumns, Poison, Recorded
 from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
 from aggregator.services.recording.identities import Identities
+from aggregator.services.recording.inbox import Inbox
 from aggregator.services.recording.openings import Openings
 from aggregator.services.recording.rollup import KnownAddresses, RollUp
 from aggregator.store.deltas import (
@@ -48,6 +50,7 @@ from aggregator.store.sink import Sink
 
 log = logging.getLogger(__name__)
 
+_HEARTBEAT_SECONDS = 1.0
 _Verdict = tuple[Delivery, Recorded, str]
 
 
@@ -62,7 +65,7 @@ class Recorder:
         known_addresses: KnownAddresses,
         grace: timedelta = timedelta(seconds=30),
         linger_seconds: float = 0.2,
-        group_batches: int = 200,
+        waiting_bytes: int = 64 << 20,
         peers_per_workload: int = 256,
         openings: Openings | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -70,8 +73,7 @@ class Recorder:
         self._sink = sink
         self._now_ms = now_ms
         self._linger_seconds = linger_seconds
-        self._group_batches = group_batches
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue(maxsize=group_batches)
+        self._inbox = Inbox(most_bytes=waiting_bytes)
         self._identities = Identities(resolver, now_ms=now_ms)
         self._grouping = Grouping(
             grace_ms=round(grace.total_seconds() * 1000),
@@ -81,15 +83,14 @@ class Recorder:
 
     async def submit(self, delivery: Delivery) -> None:
         """Hand over; waits for room, and so holds the agent's stream back."""
-        await self._queue.put(delivery)
+        await self._inbox.put(delivery)
 
     async def run(self) -> None:
         """Record for ever."""
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder") as executor:
             loop = asyncio.get_running_loop()
             while True:
-                RECORDING_ALIVE.set_to_current_time()
-                group = await self._gather()
+                group = await self._next_group()
                 wait_seconds = 0.1
                 while group:
                     try:
@@ -105,29 +106,12 @@ class Recorder:
                         delivery.on_recorded(delivery, recorded, reason)
                     group = []
 
-    async def _gather(self) -> list[Delivery]:
-        """What has come within the linger time, at least one."""
-        loop = asyncio.get_running_loop()
-        group = [await self._first()]
-        end = loop.time() + self._linger_seconds
-        while len(group) < self._group_batches:
-            if not self._queue.empty():
-                group.append(self._queue.get_nowait())
-                continue
-            try:
-                async with asyncio.timeout_at(end):
-                    group.append(await self._queue.get())
-            except TimeoutError:
-                break
-        return group
-
-    async def _first(self) -> Delivery:
+    async def _next_group(self) -> list[Delivery]:
         while True:
-            try:
-                async with asyncio.timeout(1.0):
-                    return await self._queue.get()
-            except TimeoutError:
-                RECORDING_ALIVE.set_to_current_time()
+            RECORDING_ALIVE.set_to_current_time()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HEARTBEAT_SECONDS + self._linger_seconds):
+                    return await self._inbox.take(linger_seconds=self._linger_seconds)
 
     # ---- one group, in the recorder's thread ------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from aggregator.store.deltas import (
     Sides,
 )
 from aggregator.store.keys import COARSE_MINUTES, FINE_MINUTES, bucket_of, moment
+from aggregator.store.sink import CursorOpening
 from tests.flowlink import CLUSTER, workload
 
 NOW_MS = 1_790_000_000_000
@@ -43,8 +44,14 @@ def store(database_url: str) -> Iterator[Store]:
     opened.close()
 
 
+def opening(
+    key: CursorKey = KEY, *, instance: int = INSTANCE, lineage: tuple[int, ...] = (), first_seq: int = 1
+) -> CursorOpening:
+    return CursorOpening(key=key, instance=instance, lineage=lineage or (instance,), first_seq=first_seq, now_ms=NOW_MS)
+
+
 def take_cursor(store: Store, *, instance: int = INSTANCE, first_seq: int = 1, key: CursorKey = KEY) -> int:
-    opened = store.sink.open_cursor(key, instance=instance, lineage=[instance], first_seq=first_seq, now_ms=NOW_MS)
+    (opened,) = store.sink.open_cursors([opening(key, instance=instance, first_seq=first_seq)])
     assert isinstance(opened, Opened)
     return opened.committed_seq
 
@@ -146,8 +153,7 @@ def test_one_moved_cursor_stops_the_whole_merge(store: Store) -> None:
 
 def test_another_instance_fences_the_first(store: Store) -> None:
     take_cursor(store)
-    taken = store.sink.open_cursor(KEY, instance=5, lineage=[INSTANCE, 5], first_seq=1, now_ms=NOW_MS)
-    assert taken == Opened(committed_seq=0)
+    assert store.sink.open_cursors([opening(instance=5, lineage=(INSTANCE, 5))]) == [Opened(committed_seq=0)]
     with pytest.raises(CursorMovedError) as moved:
         store.sink.merge(Merge(cursors=[move(0, 1)]))
     assert moved.value.actual == {KEY.as_tuple(): None}
@@ -156,8 +162,21 @@ def test_another_instance_fences_the_first(store: Store) -> None:
 
 def test_a_copy_of_a_spool_is_told_so(store: Store) -> None:
     take_cursor(store)
-    answer = store.sink.open_cursor(KEY, instance=5, lineage=[4, 5], first_seq=1, now_ms=NOW_MS)
-    assert answer == Cloned(last_instance=INSTANCE)
+    assert store.sink.open_cursors([opening(instance=5, lineage=(4, 5))]) == [Cloned(last_instance=INSTANCE)]
+
+
+def test_many_cursors_are_opened_at_once_and_each_gets_its_own_answer(store: Store) -> None:
+    take_cursor(store)
+    store.sink.merge(Merge(cursors=[move(0, 3)]))
+    others = [CursorKey(cluster=CLUSTER, agent_id=f"node-{number}", epoch=2**63 + number) for number in range(600)]
+    opened = store.sink.open_cursors(
+        [
+            *(opening(key, first_seq=number + 1) for number, key in enumerate(others)),
+            opening(instance=9, lineage=(8, 9)),
+        ]
+    )
+    assert opened == [*(Opened(committed_seq=number) for number in range(600)), Cloned(last_instance=INSTANCE)]
+    assert store.committed_seq(KEY) == 3
 
 
 def test_a_spool_that_is_ahead_of_the_database_leaves_a_gap(store: Store) -> None:
