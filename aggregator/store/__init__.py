@@ -3,12 +3,13 @@
 from aggregator.store.links import ActivityPoint, Scope, Span
 from aggregator.store.migrate import migrate
 from aggregator.store.retention import Retention
-from aggregator.store.sink import Cloned, Opened, Sink
+from aggregator.store.sink import Cloned, CursorOpening, Opened, Sink
 from aggregator.store.store import Store, open_store
 
 __all__ = [
     "ActivityPoint",
     "Cloned",
+    "CursorOpening",
     "Opened",
     "Retention",
     "Scope",

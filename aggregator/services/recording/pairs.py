@@ -12,8 +12,8 @@ from prometheus_client import Counter
 
 from aggregator.metrics import PAIR_BYTES, PAIR_CONNECTIONS, PAIR_UNLISTED
 from aggregator.model.workload import Address, LinkEnd, Workload
-from aggregator.store import Cloned, Opened, Sink
-from aggregator.store.deltas import CursorKey, LinkSighting, Merge, Sides
+from aggregator.store import Cloned, CursorOpening, Opened, Sink
+from aggregator.store.deltas import LinkSighting, Merge, Sides
 
 COUNTERS = ("client_count", "client_tx_bytes", "client_rx_bytes", "server_count", "server_tx_bytes", "server_rx_bytes")
 OUTSIDE = "outside"
@@ -36,10 +36,8 @@ class PairCounting:
         self._pairs: dict[_Labels, tuple[Counter, Counter]] = {}
         self._links: dict[int, _Counted] = {}
 
-    def open_cursor(
-        self, key: CursorKey, *, instance: int, lineage: Sequence[int], first_seq: int, now_ms: int
-    ) -> Opened | Cloned:
-        return self._sink.open_cursor(key, instance=instance, lineage=lineage, first_seq=first_seq, now_ms=now_ms)
+    def open_cursors(self, openings: Sequence[CursorOpening]) -> list[Opened | Cloned]:
+        return self._sink.open_cursors(openings)
 
     def merge(self, merge: Merge) -> None:
         """Raises what the sink raises, and then counts nothing."""

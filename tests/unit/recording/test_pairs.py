@@ -20,7 +20,7 @@ class Database:
 
     away = False
 
-    def open_cursor(self, *_key: Any, **_more: Any) -> Any:
+    def open_cursors(self, _openings: Any) -> Any:
         raise NotImplementedError
 
     def merge(self, merge: Merge) -> None:
