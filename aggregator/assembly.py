@@ -21,6 +21,7 @@ from aggregator.cluster.manifests import ManifestSource
 from aggregator.cluster.source import ClusterSource
 from aggregator.cluster.transport import KubernetesApi
 from aggregator.cluster.watch import KubernetesSource
+from aggregator.cluster.yamltext import load_documents
 from aggregator.config import CLUSTER_NAME, Settings
 from aggregator.errors import ClusterError, ConfigurationError
 from aggregator.ingest.authenticate import ByCluster, LoopbackPlaintext, MutualTLS, StaticToken
@@ -32,6 +33,7 @@ from aggregator.services.following import Following
 from aggregator.services.keeping.drifting import Drifting
 from aggregator.services.keeping.enforcing import Enforcing, EnforcingSources, PluginState
 from aggregator.services.keeping.keeper import Keeper
+from aggregator.services.keeping.shadowing import Shadowing
 from aggregator.services.keeping.telling import Telling
 from aggregator.services.recording.openings import Openings
 from aggregator.services.review import Review, Sources
@@ -42,6 +44,7 @@ from aggregator.store.installation import masking_key
 from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
+from aggregator.store.watches import PolicyWatches
 
 Connect = Callable[[], KubernetesApi]
 """A connection of one's own to a cluster's API server. Raises ClusterError."""
@@ -69,7 +72,11 @@ def assemble(settings: Settings, store: Store, openings: Openings) -> Mapping[st
         events = EventLog(store.engine)
         drifting = Drifting(store, decisions, events, name)
         review = _review(settings, store, source, decisions, drifting, connect)
-        enforcing = Enforcing(_seen_by(settings, source, store), openings, events, name)
+        seen_by = _seen_by(settings, source, store)
+        enforcing = Enforcing(seen_by, openings, events, name)
+        shadowing = Shadowing(
+            store, events, name, snapshot=seen_by.snapshot, profile=seen_by.profile, read=load_documents
+        )
         keeper = Keeper(
             store=store,
             events=events,
@@ -78,6 +85,7 @@ def assemble(settings: Settings, store: Store, openings: Openings) -> Mapping[st
             leading={
                 "drift": drifting.step,
                 "enforcement-upkeep": enforcing.upkeep,
+                "shadow": shadowing.step,
                 "telling": _telling(settings, events, name).step,
             },
             interval_seconds=settings.keeping_seconds,
@@ -207,6 +215,7 @@ def _review(  # noqa: PLR0917 - each is another part of the answer, and this is 
             sign_offs=SignOffs(store.engine),
             overview=Overview(store.engine),
             events=EventLog(store.engine),
+            watches=PolicyWatches(store.engine),
             clock=lambda: datetime.now(tz=UTC),
             profile=settings.profile,
             masking_key=masking_key(store.engine),

@@ -121,6 +121,7 @@ ALERTS_RETRIED = Counter(
 ALERTS_GIVEN_UP = Counter(
     "wattle_alerts_given_up_total", "Events that nobody was told of, because too many waited.", ["to", "reason"]
 )
+WATCHES_RUNNING = Gauge("wattle_policy_watches", "Policies on watch that have not ended; the leader says so.")
 OPENINGS_LEFT_OUT = Counter(
     "wattle_enforcement_left_out_total", "Sightings of denied links that were not judged, because too many waited."
 )

@@ -38,6 +38,7 @@ from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
 from aggregator.store.store import Store, open_store
+from aggregator.store.watches import PolicyWatches
 from bench.delivery.load import cpu_of_directory
 from bench.report import Bar, Figure, emit
 from tests.database import running_postgres
@@ -250,6 +251,7 @@ def figures(store: Store, view: Watched, clocks: Clocks) -> Iterator[Figure]:
             sign_offs=SignOffs(store.engine),
             overview=Overview(store.engine),
             events=EventLog(store.engine),
+            watches=PolicyWatches(store.engine),
             clock=lambda: NOW,
             days_seen=lambda asked: days_seen(store.engine, asked),
         )

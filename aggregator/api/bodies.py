@@ -129,6 +129,27 @@ class AnswerBody(Body):
     answer: Literal["accept", "leave-out"]
 
 
+class WatchBody(Body):
+    """Policies as YAML, or the scope whose proposal is meant: a workload, or a whole namespace."""
+
+    yaml: str = Field(default="", max_length=250_000)
+    namespace: str = Field(default="", pattern=r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$")
+    kind: str = Field(default="", pattern=r"^([A-Z][A-Za-z0-9]{0,62})?$")
+    name: str = Field(default="", pattern=r"^([a-z0-9]([-a-z0-9.:_]{0,251}[a-z0-9])?)?$")
+    title: str = Field(default="", max_length=200, description="What its events call it")
+    days: int = Field(default=7, ge=1, le=31, description="It ends by itself after so many days")
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "WatchBody":
+        if bool(self.yaml) == bool(self.namespace):
+            raise ValueError("either yaml or a namespace (with kind and name: one workload) is needed")
+        if bool(self.kind) != bool(self.name):
+            raise ValueError("a workload has both a kind and a name")
+        if self.kind and not self.namespace:
+            raise ValueError("a workload has a namespace")
+        return self
+
+
 class SubmitBody(Body):
     """Why the proposal is submitted."""
 

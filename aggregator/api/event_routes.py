@@ -31,7 +31,7 @@ SubjectQuery = Annotated[
 @routes.get(
     "/events",
     summary="What people should hear of, newest first",
-    responses={**documented(401, 403, 422, 429, 503), 200: EVENTS},
+    responses={**documented(401, 403, 404, 422, 429, 503), 200: EVENTS},
 )
 def events(
     asked: EventsDep,
@@ -46,7 +46,7 @@ def events(
     return page_of_events(asked.events(caller, which), wanted)
 
 
-@routes.get("/events/{event}", summary="One of them", responses=documented(401, 404, 422, 429, 503))
+@routes.get("/events/{event}", summary="One of them", responses=documented(401, 403, 404, 422, 429, 503))
 def event(asked: EventsDep, caller: CallerDep, event: EventPath) -> EventView:
     return asked.event(caller, event)
 

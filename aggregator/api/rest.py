@@ -13,7 +13,15 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
-from aggregator.api import decision_routes, event_routes, policy_routes, preview_routes, review_routes, signing_routes
+from aggregator.api import (
+    decision_routes,
+    event_routes,
+    policy_routes,
+    preview_routes,
+    review_routes,
+    signing_routes,
+    watch_routes,
+)
 from aggregator.api.asking import Answering, Authenticator
 from aggregator.api.limits import Buckets, Limits, Rate
 from aggregator.api.problems import Problem, install_problems
@@ -77,6 +85,7 @@ def create_api(
         decision_routes.routes,
         signing_routes.routes,
         event_routes.routes,
+        watch_routes.routes,
     ):
         api.include_router(routes, prefix=PREFIX)
     _add_operations(api, ready, registry)

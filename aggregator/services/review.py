@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from aggregator.cluster.yamltext import load_documents
 from aggregator.errors import InputError, NotFoundError
 from aggregator.model.dryrun import DryRun
 from aggregator.model.proposal import Generation
@@ -25,6 +26,7 @@ from aggregator.services.deciding.said_views import BaselineView
 from aggregator.services.grounds import GroundsView, grounds_view
 from aggregator.services.keeping.drifting import Drifting
 from aggregator.services.keeping.events import Events
+from aggregator.services.keeping.watching import Watching
 from aggregator.services.policies.applied_views import applied_policies, explained
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
@@ -70,6 +72,7 @@ from aggregator.store.events import EventLog
 from aggregator.store.overview import Overview
 from aggregator.store.retention import Retention
 from aggregator.store.sign_offs import SignOffs
+from aggregator.store.watches import PolicyWatches
 
 
 def _generated(asked: "_Asked") -> Generation:
@@ -90,6 +93,7 @@ class Sources:
     sign_offs: SignOffs
     overview: Overview
     events: EventLog
+    watches: PolicyWatches
     clock: Callable[[], datetime]
     profile: str = "generic"
     second: SecondEvaluator | None = None  # the evaluator that shares no code with the first
@@ -130,6 +134,13 @@ class Review:
         self._cut = cut
         self.deciding = Deciding(sources.decisions, self.question)
         step = sources.drifting.step if sources.drifting is not None else None
+        self.watching = Watching(
+            sources.watches,
+            sources.view.cluster,
+            self.question,
+            lambda caller, scope: self.proposal(caller, scope).yaml,
+            load_documents,
+        )
         self.events = Events(sources.events, self.question, self.deciding, step)
         self.signing = Signing(sources.sign_offs, sources.view.cluster, self.proposal, sources.clock)
 

@@ -338,6 +338,23 @@ Index("ix_event_found", event.c.cluster_id, event.c.found_ms)
 Index("ix_event_ended", event.c.cluster_id, event.c.ended)
 Index("ix_event_told", event.c.cluster_id, event.c.told_ms)
 
+# Policies on watch: what they would deny of what is in use becomes events, until `ends_ms`, or `stopped_ms` where a
+# person stopped it before.
+policy_watch = Table(
+    "policy_watch",
+    metadata,
+    _cluster(),
+    Column("watch_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("yaml", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    _word("reason"),
+    _whole("began_ms"),
+    _whole("ends_ms"),
+    _counter("stopped_ms"),
+    PrimaryKeyConstraint("cluster_id", "watch_id"),
+)
+
 # One value a name: when recording began, the last retention run.
 note = Table(
     "note",

@@ -83,3 +83,19 @@ def _either_end(workload: Workload) -> ColumnElement[bool]:
             for end in ("src", "dst")
         )
     )
+
+
+def live_links(engine: Engine, cluster: str, namespaces: Collection[str], *, since_ms: int) -> list[SeenLink]:
+    """Those with an end in one of the namespaces that were in use since then."""
+    link = schema.link
+    columns: list[Column[Any]] = [link.c.link_id, link.c.key, link.c.first_seen_ms, link.c.last_seen_ms]
+    names = sorted(namespaces)
+    statement = select(*columns).where(
+        link.c.cluster_id == cluster_id_of(cluster),
+        link.c.established,
+        not_(link.c.probe_only),
+        link.c.last_seen_ms >= since_ms,
+        or_(link.c.src_namespace.in_(names), link.c.dst_namespace.in_(names)),
+    )
+    with translated(), engine.connect() as connection:
+        return [_seen(row) for row in connection.execute(statement)]

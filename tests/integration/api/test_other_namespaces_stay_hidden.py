@@ -128,7 +128,15 @@ PLACES = (
     {"namespace": "treasury", "kind": "Deployment", "name": "sheets"},
     {"namespace": "nowhere", "kind": "Deployment", "name": "nothing"},
 )
-FURTHER = {"alias": "partner", "record": "0" * 24, "direction": "egress", "form": "cilium", "link": "1", "event": "1"}
+FURTHER = {
+    "alias": "partner",
+    "record": "0" * 24,
+    "direction": "egress",
+    "form": "cilium",
+    "link": "1",
+    "event": "1",
+    "watch": "0" * 16,
+}
 QUERIES = (
     {},
     {"span": "24h", "limit": "2", "q": "7000", "format": "csv"},

@@ -35,6 +35,7 @@ from aggregator.store.overview import Overview
 from aggregator.store.sightings import days_seen
 from aggregator.store.sign_offs import SignOffs
 from aggregator.store.store import Store, open_store
+from aggregator.store.watches import PolicyWatches
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 CLUSTER = "default"
@@ -343,6 +344,7 @@ class World:
             sign_offs=SignOffs(self.store.engine),
             overview=Overview(self.store.engine),
             events=EventLog(self.store.engine),
+            watches=PolicyWatches(self.store.engine),
             clock=lambda: self.now,
             masking_key=b"a key of the tests",
             days_seen=lambda asked: days_seen(self.store.engine, asked),
