@@ -20,6 +20,7 @@ from aggregator.services.question import Question
 from aggregator.store.decisions import DecisionState
 from aggregator.store.events import EventLog, StoredEvent
 
+_ID_BOUND = 1 << 63
 Which = str  # "holding" | "ended" | "all"
 
 
@@ -98,7 +99,8 @@ class Events:
         return [event_view(question, stored) for stored in self._seen(question, ids)]
 
     def _seen(self, question: Question, ids: Sequence[str]) -> list[StoredEvent]:
-        found = {str(s.event_id): s for s in self._log.known(question.cluster.name, map(int, ids))}
+        kept = (int(asked) for asked in ids if -_ID_BOUND <= int(asked) < _ID_BOUND)
+        found = {str(s.event_id): s for s in self._log.known(question.cluster.name, kept)}
         for asked in ids:
             if asked not in found or not question.sight.link(found[asked].event.link):
                 raise NotFoundError(f"there is no event {asked[:24]!r}")
