@@ -61,7 +61,7 @@ def metrics() -> str:
         "# Metrics",
         "",
         "Both programs serve Prometheus' text format on `/metrics`. Every drop, refusal and retry has a counter with a",
-        "reason; none has a label per link.",
+        "reason; none has a label per link. Only with `WATTLE_PAIR_SERIES` have pairs of workloads counters.",
     ]
     for title, module in (("The agent", agent_metrics), ("The aggregator", aggregator_metrics)):
         lines += ["", f"## {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]

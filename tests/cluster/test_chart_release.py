@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -26,6 +28,7 @@ helm_python = pytest.importorskip("helm_python", reason="Helm's SDK has no wheel
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "deploy" / "helm" / "wattle"
+SQLITE = {"kind": "sqlite"}
 RELEASE = "fence"
 NAME = "fence-wattle"  # the tier's own wattle-aggregator roles are not the release's
 NAMESPACED = (
@@ -35,6 +38,8 @@ NAMESPACED = (
     "/api/v1/namespaces/{}/persistentvolumeclaims",
     "/apis/apps/v1/namespaces/{}/deployments",
     "/apis/apps/v1/namespaces/{}/daemonsets",
+    "/apis/apps/v1/namespaces/{}/statefulsets",
+    "/apis/batch/v1/namespaces/{}/jobs",
     "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
@@ -42,6 +47,7 @@ NAMESPACED = (
 ELSEWHERE = (
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",
     "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "/apis/scheduling.k8s.io/v1/priorityclasses",
     "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles",
     "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings",
 )
@@ -100,23 +106,33 @@ def certificate(admin: Admin, place: str) -> dict[str, str]:
     return data
 
 
+def secret(admin: Admin, place: str, name: str) -> dict[str, str]:
+    data: dict[str, str] = admin.get(f"/api/v1/namespaces/{place}/secrets/{NAME}-{name}")["data"]
+    return data
+
+
 def test_a_release_comes_changes_goes_back_and_goes(helm: Any, chart: str, admin: Admin, place: str) -> None:
     helm.install(chart, RELEASE, {}, namespace=place)
     plain = made(admin, place)
     assert f"daemonsets/{NAME}-agent" in plain
     assert f"clusterroles/{NAME}-aggregator" in plain
+    assert f"statefulsets/{NAME}-postgres" in plain
     first = certificate(admin, place)
     assert sorted(first) == ["ca.crt", "tls.crt", "tls.key"]
+    password = secret(admin, place, "postgres")
+    helm.upgrade(chart, RELEASE, {}, namespace=place)
+    assert secret(admin, place, "postgres") == password, "the database knows no other"
 
     changed = {
         "networkPolicy": {"enabled": True},
-        "database": {"kind": "postgres", "postgres": {"secretName": "db"}},
+        "database": {"kind": "postgres", "postgres": {"secretName": "db", "migrationJob": False}},  # no kubelet runs it
         "aggregator": {"replicas": 2},
         "ingress": {"enabled": True, "host": "wattle.example.com", "tlsSecretName": "web"},
         "agent": {"sysResource": True, "spool": {"medium": "hostPath"}},  # this API server forbids privileged
     }
     helm.upgrade(chart, RELEASE, changed, namespace=place)
     wait_until(lambda: f"persistentvolumeclaims/{NAME}-database" not in made(admin, place), "the claim's end")
+    assert f"statefulsets/{NAME}-postgres" not in made(admin, place)
     more = set(made(admin, place)) - set(plain)
     assert more == {
         f"networkpolicies/{NAME}-agent",
@@ -127,9 +143,19 @@ def test_a_release_comes_changes_goes_back_and_goes(helm: Any, chart: str, admin
     assert certificate(admin, place) == first, "an upgrade must not take the certificate from under the agents"
 
     admin.delete(f"/api/v1/namespaces/{place}/secrets/{NAME}-ingest-tls")
+    template = Path(chart) / "templates" / "aggregator" / "tls.yaml"
+    text = template.read_text()
+    template.write_text(text.replace("57600", "0"))  # a certificate whose last third begins at once
     helm.upgrade(chart, RELEASE, changed, namespace=place)
     renewed = certificate(admin, place)
-    assert set(renewed.values()).isdisjoint(first.values())
+    assert renewed["ca.crt"] == first["ca.crt"], "agents go on trusting: the authority is the same"
+    assert renewed["tls.crt"] != first["tls.crt"]
+    template.write_text(text)
+    helm.upgrade(chart, RELEASE, changed, namespace=place)
+    again = certificate(admin, place)
+    assert again["tls.crt"] != renewed["tls.crt"], "an upgrade renews it"
+    helm.upgrade(chart, RELEASE, changed, namespace=place)
+    assert certificate(admin, place) == again, "and no sooner than it must"
 
     helm.rollback(RELEASE, version=1)
     assert made(admin, place) == plain
@@ -139,8 +165,9 @@ def test_a_release_comes_changes_goes_back_and_goes(helm: Any, chart: str, admin
 
 
 def test_a_contradiction_makes_nothing(helm: Any, chart: str, admin: Admin, place: str) -> None:
+    contradiction = {"aggregator": {"replicas": 2}, "database": SQLITE}
     with pytest.raises(helm_python.HelmError, match=r"needs database\.kind=postgres"):
-        helm.install(chart, RELEASE, {"aggregator": {"replicas": 2}}, namespace=place)
+        helm.install(chart, RELEASE, contradiction, namespace=place)
     assert made(admin, place) == []
 
 
@@ -168,10 +195,16 @@ def test_the_released_account_has_the_rights_of_the_view_and_no_more(
 def test_every_object_is_taken_strictly(helm: Any, chart: str, admin: Admin, place: str) -> None:
     """Also the fields that Helm's own way of writing would let pass with a warning."""
     with helm_python.Chart.load(chart) as loaded:
-        rendered = loaded.render({"networkPolicy": {"enabled": True}}, name=RELEASE, namespace=place)
+        values = {"networkPolicy": {"enabled": True}}
+        theirs = {"database": {"kind": "postgres", "postgres": {"secretName": "db"}}}
+        texts = [
+            text
+            for given in (values, values | theirs, {"database": SQLITE})
+            for text in loaded.render(given, name=RELEASE, namespace=place).values()
+        ]
     refused = []
-    plural = {"NetworkPolicy": "networkpolicies"}
-    for text in rendered.values():
+    plural = {"NetworkPolicy": "networkpolicies", "PriorityClass": "priorityclasses"}
+    for text in texts:
         for each in yaml.safe_load_all(text) if "kind:" in text else ():
             if not each:
                 continue
@@ -200,7 +233,7 @@ def released_aggregator(
         (folder / name).write_bytes(base64.b64decode(text))
     credential = folder / "kubeconfig"
     credential.write_text(json.dumps(plane.kubeconfig({"token": plane.token(place, f"{NAME}-aggregator")})))
-    told = {each["name"]: each["value"] for each in container["env"]}
+    told = {each["name"]: each["value"] for each in container["env"] if "value" in each}
     for name, value in told.items():
         moved = value.replace("/run/wattle/tls", str(folder)).replace("/var/lib/wattle", str(folder))
         told[name] = f"127.0.0.1:{free_port()}" if name.endswith("_LISTEN") else moved
@@ -227,10 +260,41 @@ def released_aggregator(
             process.wait()
 
 
+def test_a_migration_that_fails_changes_nothing(helm: Any, chart: str, admin: Admin, place: str) -> None:
+    """With a Postgres of one's own the Job comes first. This test plays its pod, which ends badly, then well."""
+    theirs = {"database": {"kind": "postgres", "postgres": {"secretName": "db"}}}
+    jobs = f"/apis/batch/v1/namespaces/{place}/jobs"
+    for ended in ("Failed", "Complete"):
+        with ThreadPoolExecutor(1) as hands:
+            installing = hands.submit(helm.install, chart, RELEASE, theirs, namespace=place)
+            wait_until(lambda: admin.get(jobs)["items"], "the migration's Job")
+            assert made(admin, place) == [f"jobs/{NAME}-migration"]
+            end_job(admin, f"{jobs}/{NAME}-migration", ended)
+            if ended == "Failed":
+                with pytest.raises(helm_python.HelmError, match="pre-install"):
+                    installing.result(60)
+                assert made(admin, place) == [f"jobs/{NAME}-migration"], "what failed can be looked at"
+                helm.uninstall(RELEASE)
+            else:
+                installing.result(60)
+    wait_until(lambda: f"jobs/{NAME}-migration" not in made(admin, place), "the Job's end")
+    assert f"deployments/{NAME}-aggregator" in made(admin, place)
+
+
+def end_job(admin: Admin, path: str, how: str) -> None:
+    """What the Job controller writes when the pod has ended; it is asked for both conditions since 1.31."""
+    now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    before = {"Failed": "FailureTarget", "Complete": "SuccessCriteriaMet"}[how]
+    conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in (before, how)]
+    status: dict[str, Any] = {"conditions": conditions, "startTime": now, "active": 0, "ready": 0, "terminating": 0}
+    status |= {"completionTime": now, "succeeded": 1} if how == "Complete" else {"failed": 1}
+    wait_until(lambda: admin.patch(f"{path}/status", {"status": status}), "the Job's status to be taken")
+
+
 async def test_a_released_agent_delivers_to_the_released_aggregator(
     helm: Any, chart: str, plane: ControlPlane, admin: Admin, place: str, tmp_path: Path
 ) -> None:
-    helm.install(chart, RELEASE, {}, namespace=place)
+    helm.install(chart, RELEASE, {"database": SQLITE}, namespace=place)
     # What the kubelet would make of the DaemonSet: a pod on a node, and the token it projects into it.
     template = admin.get(f"/apis/apps/v1/namespaces/{place}/daemonsets/{NAME}-agent")["spec"]["template"]
     spec = pod_spec(nodeName="node-2", serviceAccountName=template["spec"]["serviceAccountName"])
