@@ -47,6 +47,7 @@ class KubernetesApi:
         configuration.connection_pool_maxsize = max(64, configuration.connection_pool_maxsize or 0)
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
+        self._closed = False
 
     @classmethod
     def in_cluster(cls) -> "KubernetesApi":
@@ -124,6 +125,8 @@ class KubernetesApi:
         return self._configuration
 
     def close(self) -> None:
+        """For good: a thread that asks once more would open a connection that nobody closes."""
+        self._closed = True
         self._rest.pool_manager.clear()
 
     def _decoded(
@@ -142,6 +145,8 @@ class KubernetesApi:
         content_type: str = "application/json",
     ) -> urllib3.BaseHTTPResponse:
         doing = f"{method} {path}"
+        if self._closed:
+            raise ApiError(doing, NO_ANSWER, "this connection was closed")
         asked = urlencode({key: value for key, value in query.items() if value not in {None, ""}})
         headers = {"Accept": "application/json", "User-Agent": "wattle-aggregator"}
         settings: Mapping[str, Any] = self._configuration.auth_settings()  # also reads a rotated token again

@@ -206,6 +206,8 @@ def test_posts_and_errors_of_the_transport(server: FakeServer) -> None:
         client.get("/nowhere")
     assert caught.value.status == 404
     client.close()
+    with pytest.raises(ApiError, match="this connection was closed"):
+        client.get("/apis/x")
     with pytest.raises(ClusterError, match="the kubeconfig cannot be used"):
         KubernetesApi.from_kubeconfig("clusters: []")
     with pytest.raises(ClusterError, match="no in-cluster credentials"):
