@@ -195,7 +195,8 @@ class Pipeline:
         ):
             metrics.EVENTS_UNREPORTED.labels(reason).inc(events)
         return flowlink_pb2.Loss(
-            map_full=since[Counter.MAP_FULL] + missed_since,  # refused by the kernel, either way
+            map_full=since[Counter.MAP_FULL],
+            program_missed=missed_since,
             ring_lost=since[Counter.RING_LOST],
             unresolved=unreported.unresolved,
             not_a_pod=unreported.not_a_pod,

@@ -15,6 +15,9 @@ from typing import Final
 from agent.errors import ConfigError
 
 
+AGAIN: Final = "_again"
+
+
 class BackendName(StrEnum):
     """What a person may ask for."""
 
@@ -25,12 +28,20 @@ class BackendName(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawTracepoint:
+    """`twice`: hooked by two programs, so that an event which interrupts one of them is still seen by the other."""
+
     name: str
     required: bool = True
+    twice: bool = False
 
     @property
     def function(self) -> str:
         return f"hook_{self.name}"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Names of its programs, in the order in which the kernel shall run them."""
+        return (self.name, f"{self.name}{AGAIN}") if self.twice else (self.name,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +90,8 @@ class Backend:
 
 
 _EVERY: Final[tuple[Hook, ...]] = (
-    RawTracepoint(name="inet_sock_set_state"),
-    RawTracepoint(name="inet_sk_error_report", required=False),  # since 5.15; without it ICMP errors read "aborted"
+    RawTracepoint(name="inet_sock_set_state", twice=True),
+    RawTracepoint(name="inet_sk_error_report", twice=True, required=False),  # since 5.15; without it ICMP errors read "aborted"
     RawTracepoint(name="cgroup_mkdir", required=False),
 )
 _CGROUP: Final[tuple[Hook, ...]] = (

@@ -23,6 +23,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_GET_NEXT_KEY = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO = 6, 7, 15
+_RAW_TRACEPOINT_OPEN = 17
 _BATCH_LOOKUP, _BATCH_LOOKUP_AND_DELETE, _LINK_CREATE, _ENABLE_STATS = 24, 25, 28, 32
 UPDATE_ANY, UPDATE_NO_EXIST = 0, 1
 
@@ -41,7 +42,7 @@ class ProgramInfo:
     """`run_time_ns` and `runs` stay 0 unless kernel.bpf_stats_enabled is on.
 
     `missed` counts always: a program that is interrupted by an event of its own is not run again on top of itself
-    (kernel/trace/bpf_trace.c, __bpf_trace_run), and that event is lost.
+    (kernel/trace/bpf_trace.c, __bpf_trace_run), and that event passes it by.
     """
 
     name: str
@@ -166,6 +167,14 @@ def get_pinned(path: str) -> int:
 def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
     """Attach by a link, which ends with its descriptor; BPF_PROG_ATTACH would outlive a killed process."""
     fd, _ = _call(_LINK_CREATE, _attr("<IIII", program_fd, target_fd, attach_type, 0), "attaching to the cgroup tree")
+    return fd
+
+
+def raw_tracepoint_open(program_fd: int, name: str) -> int:
+    """Attach while the returned descriptor is open; any number of programs may share a tracepoint."""
+    text = ctypes.create_string_buffer(name.encode("ascii"))
+    attr = _attr("<QI", ctypes.addressof(text), program_fd)
+    fd, _ = _call(_RAW_TRACEPOINT_OPEN, attr, f"attaching to the tracepoint {name}")
     return fd
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import LoaderError, NoBackendError
 from agent.kernel import bpf
-from agent.kernel.backends import Backend, BackendName, candidates
+from agent.kernel.backends import AGAIN, Backend, BackendName, candidates
 from agent.kernel.loader import Loaded, LoadRequest, load
 from agent.kernel.maps import Counter, Counters, Drained, FlowMaps
 from agent.kernel.ring import RingBuffer
@@ -96,8 +96,10 @@ class Capture:
         return self._counters.read()
 
     def missed(self) -> int:
-        """Events that the kernel did not hand to a program, since it was loaded."""
-        return sum(program.missed for program in self.programs().values())
+        """Events that no program of their hook was run for, since loading; at most that many where there are two."""
+        programs = self.programs()
+        pairs = ((program, programs.get(name + AGAIN)) for name, program in programs.items() if AGAIN not in name)
+        return sum(min(first.missed, again.missed) if again else first.missed for first, again in pairs)
 
     def announcements(self) -> Iterator[Announcement]:
         for record in self.ring.records():

@@ -41,6 +41,10 @@
 #define FIELD_SKB_TRANSPORT(p) (&((struct sk_buff *)(p))->transport_header)
 #define FIELD_SKB_PROTOCOL(p) (&((struct sk_buff *)(p))->protocol)
 
+#define SOCK_HEAD_BYTES 96
+#define READ_HEAD(into, sk) bpf_probe_read_kernel(into, sizeof(into), sk)
+/* The address of a field of a struct at 0 is its offset, a relocated constant. */
+#define HEAD(type, field, head) (*(type *)((head) + (u64)FIELD_##field(0)))
 #define READ(into, field, from) bpf_core_read(&(into), sizeof(into), FIELD_##field(from))
 #define READ_AT(into, field, from, extra) bpf_probe_read_kernel(&(into), sizeof(into), (char *)FIELD_##field(from) + (extra))
 /* A bit-field before 5.6, a bit-field again for sk_userlocks before 6.2: relocated with its shift and mask. */
@@ -55,6 +59,7 @@
 		__uint(max_entries, entries); \
 	} name SEC(".maps");
 #define COUNTER_MAP(name, entries) MAP(PERCPU_ARRAY, name, u32, u64, entries)
+#define PER_CPU(name, value) MAP(PERCPU_ARRAY, name, u32, value, 1)
 #define RING(name, pages) \
 	struct { \
 		__uint(type, BPF_MAP_TYPE_RINGBUF); \
@@ -75,6 +80,7 @@
 	} flows SEC(".maps") = {.values = {(void *)&flows_0}};
 
 #define RAW_TRACEPOINT(name) SEC("raw_tp/" #name) int hook_##name(struct bpf_raw_tracepoint_args *ctx)
+#define RAW_TRACEPOINT_AGAIN(name) SEC("raw_tp/" #name) int hook_##name##_again(struct bpf_raw_tracepoint_args *ctx)
 #define KPROBE(name) SEC("kprobe/" #name) int hook_##name(struct pt_regs *ctx)
 #define KRETPROBE(name) SEC("kretprobe/" #name) int hook_##name##_return(struct pt_regs *ctx)
 #define CGROUP_HOOK(name) SEC("cgroup/" #name) int hook_##name(struct bpf_sock_addr *ctx)

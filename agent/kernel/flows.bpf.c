@@ -42,17 +42,23 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define FIN_RECEIVED (1 << 1)  /* SOCK_DONE, set by tcp_fin() only */
 #define HOST_UNREACHABLE 113   /* EHOSTUNREACH */
 
-/* One TCP socket between its first and its last state. */
+enum connection_state { CONNECTION_OVER, CONNECTION_ASKED, CONNECTION_OPEN };
+
+/* One TCP socket between its first and its last state, and its flow, so that no later event works that out again. */
 struct connection {
 	u64 since_ns;
-	u64 cgroup_id;
+	struct flow_key key;
 	u32 pid;
-	u16 port;
-	u8 direction;
-	u8 established;
 	u16 soft_error;
-	u16 zero[3];
+	u8 state; /* enum connection_state; an entry that is over waits for the next socket at this address */
+	u8 zero;
 	char process[PROCESS_BYTES];
+};
+
+/* Of one CPU. */
+struct scratch {
+	u64 seen; /* the last transition that the first of the two state programs saw */
+	u64 spare; /* entries of `connections` that are over, left here less those taken; may be "negative" */
 };
 
 struct udp_key {
@@ -78,10 +84,9 @@ struct peer {
 
 /* Both ends of a socket. */
 struct tuple {
-	u64 netns_cookie;
 	u8 local[16] __attribute__((aligned(8)));
 	u8 remote[16] __attribute__((aligned(8)));
-	u32 netns_inode;
+	void *net;
 	u16 family;
 	u16 local_port;
 	u16 remote_port;
@@ -96,7 +101,8 @@ struct actor {
 };
 
 FLOW_MAPS(FLOW_ENTRIES)
-MAP(LRU_HASH, connections, u64, struct connection, 65536)
+MAP(HASH, connections, u64, struct connection, 65536)
+PER_CPU(scratch, struct scratch)
 MAP(HASH, listeners, struct listener_key, struct listener, 16384)
 MAP(LRU_HASH, sightings, struct sighting, u64, 16384)
 MAP(LRU_HASH, udp_directions, struct udp_key, u64, 65536)
@@ -133,9 +139,9 @@ static __always_inline void count(u32 which, u64 events)
 
 /* ---- who ------------------------------------------------------------------------------------------------------------ */
 
+#ifdef CGROUP_V1_SUBSYSTEM
 static __always_inline u64 cgroup_of_task(void *task)
 {
-#ifdef CGROUP_V1_SUBSYSTEM
 	void *set = 0, *state = 0, *group = 0, *node = 0;
 	u64 id = 0;
 	READ(set, TASK_CGROUPS, task);
@@ -144,10 +150,8 @@ static __always_inline u64 cgroup_of_task(void *task)
 	READ(node, CGROUP_KN, group);
 	READ(id, KERNFS_ID, node);
 	return id;
-#else
-	return bpf_get_current_cgroup_id();
-#endif
 }
+#endif
 
 /* The cgroup of whoever made the socket: right where `current` is only whoever was interrupted. cgroup v2 alone. */
 static __always_inline u64 cgroup_of_socket(void *sk)
@@ -164,25 +168,41 @@ static __always_inline u64 cgroup_of_socket(void *sk)
 	return id;
 }
 
+/* Process context only. */
+static __always_inline u64 current_cgroup(void)
+{
+#ifdef CGROUP_V1_SUBSYSTEM
+	return cgroup_of_task((void *)bpf_get_current_task());
+#else
+	return bpf_get_current_cgroup_id();
+#endif
+}
+
 /* Process context only. The process is the thread group leader: a thread may carry any name. */
 static __always_inline void current_actor(struct actor *actor)
 {
 	void *task = (void *)bpf_get_current_task(), *leader = 0;
-	__builtin_memset(actor, 0, sizeof(*actor));
-	actor->pid = bpf_get_current_pid_tgid() >> 32;
-	actor->cgroup_id = cgroup_of_task(task);
+	u64 ids = bpf_get_current_pid_tgid();
+	actor->cgroup_id = current_cgroup();
+	actor->pid = ids >> 32;
+	actor->zero = 0;
+	__builtin_memset(actor->process, 0, PROCESS_BYTES);
+	if (actor->pid == (u32)ids) { /* the leader itself */
+		bpf_get_current_comm(actor->process, PROCESS_BYTES);
+		return;
+	}
 	READ(leader, TASK_LEADER, task);
 	READ(actor->process, TASK_COMM, leader);
 }
 
-static __always_inline void announce(u64 netns_cookie, u32 netns_inode, u64 cgroup_id, u32 pid)
+static __always_inline void announce(const struct flow_key *flow, u32 netns_inode, u32 pid)
 {
-	struct sighting key = {.netns_cookie = netns_cookie, .cgroup_id = cgroup_id};
+	struct sighting key = {.netns_cookie = flow->netns_cookie, .cgroup_id = flow->cgroup_id};
 	if (sightings_get(&key))
 		return;
 	u64 now = bpf_ktime_get_boot_ns();
 	struct first_sight event = {
-		.kind = ANNOUNCE_FIRST_SIGHT, .pid = pid, .cgroup_id = cgroup_id, .netns_cookie = netns_cookie,
+		.kind = ANNOUNCE_FIRST_SIGHT, .pid = pid, .cgroup_id = flow->cgroup_id, .netns_cookie = flow->netns_cookie,
 		.netns_inode = netns_inode};
 	if (announcements_output(&event, sizeof(event))) {
 		count(COUNTER_RING_LOST, 1); /* the pair stays unseen, so the next event announces it again */
@@ -195,44 +215,46 @@ static __always_inline void announce(u64 netns_cookie, u32 netns_inode, u64 cgro
 
 static __always_inline void read_tuple(void *sk, struct tuple *t)
 {
-	void *net = 0;
-	u32 v4 = 0;
-	__builtin_memset(t, 0, sizeof(*t));
-	READ(net, SOCK_NET, sk);
-	READ(t->netns_inode, NET_INODE, net);
-	READ(t->netns_cookie, NET_COOKIE, net);
-	READ(t->family, SOCK_FAMILY, sk);
-	READ(t->local_port, SOCK_LOCAL_PORT, sk);
-	READ(t->remote_port, SOCK_REMOTE_PORT, sk);
-	t->remote_port = swap16(t->remote_port);
+	u8 head[SOCK_HEAD_BYTES] __attribute__((aligned(8)));
+	READ_HEAD(head, sk);
+	t->net = HEAD(void *, SOCK_NET, head);
+	t->family = HEAD(u16, SOCK_FAMILY, head);
+	t->local_port = HEAD(u16, SOCK_LOCAL_PORT, head);
+	t->remote_port = swap16(HEAD(u16, SOCK_REMOTE_PORT, head));
+	t->zero = 0;
 	if (t->family == FAMILY_INET6) {
-		READ(t->local, SOCK_LOCAL_V6, sk);
-		READ(t->remote, SOCK_REMOTE_V6, sk);
+		__builtin_memcpy(t->local, &HEAD(u8, SOCK_LOCAL_V6, head), 16);
+		__builtin_memcpy(t->remote, &HEAD(u8, SOCK_REMOTE_V6, head), 16);
 	} else {
-		READ(v4, SOCK_LOCAL_V4, sk);
-		map_v4(t->local, v4);
-		READ(v4, SOCK_REMOTE_V4, sk);
-		map_v4(t->remote, v4);
+		map_v4(t->local, HEAD(u32, SOCK_LOCAL_V4, head));
+		map_v4(t->remote, HEAD(u32, SOCK_REMOTE_V4, head));
 	}
+}
+
+/* A flow of `t`; direction, port, error and confidence are the caller's. */
+static __always_inline void begin_key(struct flow_key *key, const struct tuple *t, u64 cgroup_id, u8 protocol)
+{
+	void *net = t->net;
+	__builtin_memset(key, 0, sizeof(*key));
+	READ(key->netns_cookie, NET_COOKIE, net);
+	key->cgroup_id = cgroup_id;
+	__builtin_memcpy(key->remote, t->remote, 16);
+	key->protocol = protocol;
+	key->confidence = CONFIDENCE_HIGH;
 }
 
 /* What happened to a flow, without who and where. */
 struct event {
+	u64 now_ns;
 	u64 count;
 	u64 tx_bytes;
 	u64 rx_bytes;
 	u64 duration_ns;
-	u16 port;
-	u16 error;
-	u8 protocol;
-	u8 direction;
-	u8 confidence;
-	u8 zero;
 };
 
-static __always_inline void add(struct flow_stats *stats, const struct event *event, u64 now)
+static __always_inline void add(struct flow_stats *stats, const struct event *event)
 {
-	stats->last_ns = now;
+	stats->last_ns = event->now_ns;
 	if (event->count)
 		__sync_fetch_and_add(&stats->count, event->count);
 	if (event->tx_bytes)
@@ -243,47 +265,56 @@ static __always_inline void add(struct flow_stats *stats, const struct event *ev
 		__sync_fetch_and_add(&stats->duration_ns, event->duration_ns);
 }
 
-static __always_inline void account(const struct tuple *t, const struct actor *actor, const struct event *event)
+/*
+ * Adds an event to the interval. What only a flow's first event needs is worked out there: `t` is NULL where it has not
+ * been read yet, `process` where it is the current one.
+ */
+static __always_inline void account(
+	void *sk, const struct flow_key *key, const struct event *event, const struct tuple *t, u32 pid, const char *process)
 {
-	struct flow_key key;
 	struct flow_stats fresh, *stats;
-	u64 now = bpf_ktime_get_boot_ns();
-	void *flows = flows_active();
+	struct tuple own;
+	u32 netns_inode = 0;
+	void *net, *flows = flows_active();
 
 	if (!flows)
 		return;
-	__builtin_memset(&key, 0, sizeof(key));
-	key.netns_cookie = t->netns_cookie;
-	key.cgroup_id = actor->cgroup_id;
-	__builtin_memcpy(key.remote, t->remote, 16);
-	key.port = event->port;
-	key.protocol = event->protocol;
-	key.direction = event->direction;
-	key.error = event->error;
-	key.confidence = event->confidence;
-
 	count(COUNTER_EVENTS, 1);
-	stats = bpf_map_lookup_elem(flows, &key);
-	if (!stats) {
-		__builtin_memset(&fresh, 0, sizeof(fresh));
-		fresh.first_ns = fresh.last_ns = now;
-		fresh.count = event->count;
-		fresh.tx_bytes = event->tx_bytes;
-		fresh.rx_bytes = event->rx_bytes;
-		fresh.duration_ns = event->duration_ns;
-		fresh.pid = actor->pid;
-		__builtin_memcpy(fresh.local, t->local, 16);
-		__builtin_memcpy(fresh.process, actor->process, PROCESS_BYTES);
-		announce(key.netns_cookie, t->netns_inode, key.cgroup_id, actor->pid);
-		if (!bpf_map_update_elem(flows, &key, &fresh, BPF_NOEXIST))
-			return;
-		stats = bpf_map_lookup_elem(flows, &key); /* another CPU was first, or the map is full */
-		if (!stats) {
-			count(COUNTER_MAP_FULL, event->count ? event->count : 1);
-			return;
-		}
+	stats = bpf_map_lookup_elem(flows, key);
+	if (stats) {
+		add(stats, event);
+		return;
 	}
-	add(stats, event, now);
+	if (!t) {
+		read_tuple(sk, &own);
+		t = &own;
+	}
+	__builtin_memset(&fresh, 0, sizeof(fresh));
+	fresh.first_ns = fresh.last_ns = event->now_ns;
+	fresh.count = event->count;
+	fresh.tx_bytes = event->tx_bytes;
+	fresh.rx_bytes = event->rx_bytes;
+	fresh.duration_ns = event->duration_ns;
+	__builtin_memcpy(fresh.local, t->local, 16);
+	if (process) {
+		fresh.pid = pid;
+		__builtin_memcpy(fresh.process, process, PROCESS_BYTES);
+	} else {
+		struct actor actor;
+		current_actor(&actor);
+		fresh.pid = actor.pid;
+		__builtin_memcpy(fresh.process, actor.process, PROCESS_BYTES);
+	}
+	net = t->net;
+	READ(netns_inode, NET_INODE, net);
+	announce(key, netns_inode, fresh.pid);
+	if (!bpf_map_update_elem(flows, key, &fresh, BPF_NOEXIST))
+		return;
+	stats = bpf_map_lookup_elem(flows, key); /* another CPU was first, or the map is full */
+	if (stats)
+		add(stats, event);
+	else
+		count(COUNTER_MAP_FULL, event->count ? event->count : 1);
 }
 
 #include "tcp.h"
@@ -311,12 +342,27 @@ static __always_inline int on_cgroup_created(void *group, const char *path)
 
 /* ---- hooks: every backend ------------------------------------------------------------------------------------------- */
 
+/*
+ * Twice each. The kernel does not run a program on top of itself: when a softirq interrupts one on its CPU and raises the
+ * same event for another socket, that event passes the program by. It cannot pass by both: while one is interrupted, the
+ * other is not running.
+ */
 RAW_TRACEPOINT(inet_sock_set_state)
 {
-	return on_tcp_state((void *)ctx->args[0], ctx->args[1], ctx->args[2]);
+	return on_tcp_state((void *)ctx->args[0], ctx->args[1], ctx->args[2], 0);
+}
+
+RAW_TRACEPOINT_AGAIN(inet_sock_set_state)
+{
+	return on_tcp_state((void *)ctx->args[0], ctx->args[1], ctx->args[2], 1);
 }
 
 RAW_TRACEPOINT(inet_sk_error_report)
+{
+	return on_error_report((void *)ctx->args[0]);
+}
+
+RAW_TRACEPOINT_AGAIN(inet_sk_error_report)
 {
 	return on_error_report((void *)ctx->args[0]);
 }

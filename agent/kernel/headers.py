@@ -62,6 +62,18 @@ REGISTERS: Final = {
     "aarch64": {"ARGUMENT1": 0, "ARGUMENT2": 1, "ARGUMENT3": 2, "RETURNED": 0},
 }
 
+# What the head of a socket holds, read at once: struct sock_common, field -> bytes.
+_HEAD: Final = {
+    "SOCK_NET": 8,
+    "SOCK_FAMILY": 2,
+    "SOCK_LOCAL_PORT": 2,
+    "SOCK_REMOTE_PORT": 2,
+    "SOCK_LOCAL_V4": 4,
+    "SOCK_REMOTE_V4": 4,
+    "SOCK_LOCAL_V6": 16,
+    "SOCK_REMOTE_V6": 16,
+}
+
 _TYPES: Final = """\
 #pragma once
 typedef signed char s8; typedef unsigned char u8; typedef short s16; typedef unsigned short u16;
@@ -99,6 +111,8 @@ def compiler_flags(btf: Btf, *, machine: str, cgroups: CgroupSource, flow_entrie
     if registers is None:
         raise KernelError(f"compiling for {machine}: only {', '.join(REGISTERS)} are known")
     flags = [f"-DOFFSET_{name}={btf.field(*where).byte_offset}" for name, where in FIELDS.items()]
+    head = max(btf.field(*FIELDS[name]).byte_offset + size for name, size in _HEAD.items())
+    flags.append(f"-DSOCK_HEAD_BYTES={(head + 7) // 8 * 8}")
     locks = btf.field(*FIELDS["SOCK_USERLOCKS"])
     flags += [f"-DSHIFT_SOCK_USERLOCKS={locks.shift}", f"-DMASK_SOCK_USERLOCKS={locks.mask}"]
     flags += [f"-DREGISTER_{name}={position}" for name, position in registers.items()]

@@ -71,9 +71,9 @@ static __always_inline int on_length(void *sk, int bytes, int peeks, int sends)
 	READ_PROTOCOL(protocol, sk);
 	if (protocol != PROTOCOL_UDP)
 		return 0;
-	read_tuple(sk, &t);
 	task = bpf_get_current_pid_tgid();
 	peer = udp_peers_get(&task);
+	read_tuple(sk, &t);
 	if (peer && peer->waiting) {
 		__builtin_memcpy(t.remote, peer->remote, 16);
 		t.remote_port = peer->port;

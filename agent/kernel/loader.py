@@ -27,6 +27,7 @@ from agent.kernel.backends import (
     Backend,
     BackendName,
     CgroupHook,
+    Hook,
     Kprobe,
     Kretprobe,
     RawTracepoint,
@@ -149,24 +150,27 @@ def _compile_and_attach(
     skipped: list[str] = []
     for hook in request.backend.hooks:
         try:
-            program, link = _attach(bcc, module, hook, request.cgroup_v2_root)
+            attached = _attach(bcc, module, hook, request.cgroup_v2_root)
         except Exception as exc:  # bcc raises bare Exception
             if hook.required:
                 raise LoaderError(f"attaching {hook.name}: {exc}") from exc
             skipped.append(f"{hook.name}: {exc}")
             continue
-        programs[hook.name] = program
-        links.append(link)
+        for name, program, link in attached:
+            programs[name] = program
+            links.append(link)
     return {name: module[name].map_fd for name in _MAPS}, programs, links, skipped
 
 
-def _attach(bcc: Any, module: Any, hook: Any, cgroup_v2_root: str | None) -> tuple[int, int]:
+def _attach(bcc: Any, module: Any, hook: Hook, cgroup_v2_root: str | None) -> list[tuple[str, int, int]]:
+    """(program's name, its descriptor, its link's) of one hook."""
     function = hook.function.encode()
     match hook:
         case RawTracepoint():
-            program = module.load_func(function, bcc.BPF.RAW_TRACEPOINT).fd
-            module.attach_raw_tracepoint(tp=hook.name.encode(), fn_name=function)
-            return program, module.raw_tracepoint_fds[hook.name.encode()]
+            loaded = [
+                (name, module.load_func(f"hook_{name}".encode(), bcc.BPF.RAW_TRACEPOINT).fd) for name in hook.programs
+            ]
+            return [(name, program, bpf.raw_tracepoint_open(program, hook.name)) for name, program in loaded]
         case Kprobe():
             program = module.load_func(function, bcc.BPF.KPROBE).fd
             module.attach_kprobe(event=hook.name.encode(), fn_name=function)
@@ -179,13 +183,13 @@ def _attach(bcc: Any, module: Any, hook: Any, cgroup_v2_root: str | None) -> tup
             program = module.load_func(function, bcc.BPF.CGROUP_SOCK_ADDR, attach_type=hook.attach_type).fd
             tree = os.open(cgroup_v2_root, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                return program, bpf.link_create(program, tree, hook.attach_type)
+                return [(hook.name, program, bpf.link_create(program, tree, hook.attach_type))]
             finally:
                 os.close(tree)
         case _:
             assert_never(hook)
     attached = [by_function[function] for by_function in module.kprobe_fds.values() if function in by_function]
-    return program, attached[-1]
+    return [(hook.name, program, attached[-1])]
 
 
 def _child(channel: socket.socket) -> int:

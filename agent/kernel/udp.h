@@ -14,54 +14,55 @@ static __always_inline u8 confidence_of_client(const struct tuple *t)
 	return t->local_port >= EPHEMERAL_LOW && t->remote_port >= EPHEMERAL_LOW ? CONFIDENCE_LOW : CONFIDENCE_HIGH;
 }
 
-static __always_inline void learn_udp_direction(void *sk, const struct tuple *t, int sends, struct event *event)
+static __always_inline void learn_udp_direction(void *sk, const struct tuple *t, int sends, struct flow_key *flow)
 {
 	struct udp_key key;
 	u64 *known, learned;
 	u8 locks = 0;
 
 	READ_USERLOCKS(locks, sk);
-	event->direction = DIRECTION_EGRESS;
-	event->confidence = confidence_of_client(t);
+	flow->direction = DIRECTION_EGRESS;
+	flow->confidence = confidence_of_client(t);
 	if (!(locks & BIND_PORT_LOCK))
 		return;
 	__builtin_memset(&key, 0, sizeof(key));
-	key.netns_cookie = t->netns_cookie;
+	key.netns_cookie = flow->netns_cookie;
 	key.local_port = t->local_port;
 	key.remote_port = t->remote_port;
 	__builtin_memcpy(key.remote, t->remote, 16);
 	known = udp_directions_get(&key);
 	if (known) {
-		event->direction = *known & 0xff;
-		event->confidence = (*known >> 8) & 0xff;
+		flow->direction = *known & 0xff;
+		flow->confidence = (*known >> 8) & 0xff;
 		return;
 	}
 	if (!sends) {
-		event->direction = DIRECTION_INGRESS;
-		event->confidence = CONFIDENCE_HIGH;
+		flow->direction = DIRECTION_INGRESS;
+		flow->confidence = CONFIDENCE_HIGH;
 	} else if (t->local_port < EPHEMERAL_LOW && t->remote_port >= EPHEMERAL_LOW) {
-		event->direction = DIRECTION_INGRESS;
-		event->confidence = CONFIDENCE_LOW;
+		flow->direction = DIRECTION_INGRESS;
+		flow->confidence = CONFIDENCE_LOW;
 	}
-	learned = event->direction | ((u64)event->confidence << 8);
+	learned = flow->direction | ((u64)flow->confidence << 8);
 	udp_directions_put(&key, &learned);
 }
 
 /* Process context. t->remote and t->remote_port are the datagram's peer. */
 static __always_inline int on_datagram(void *sk, const struct tuple *t, int sends, u64 bytes)
 {
-	struct actor actor;
-	struct event event = {.protocol = PROTOCOL_UDP};
+	struct flow_key key;
+	struct event event = {};
 	if (!t->remote_port || !t->local_port)
 		return 0; /* an error queue, or a socket that was closed meanwhile */
-	learn_udp_direction(sk, t, sends, &event);
-	current_actor(&actor);
-	event.port = event.direction == DIRECTION_EGRESS ? t->remote_port : t->local_port;
-	event.count = sends == (event.direction == DIRECTION_EGRESS); /* datagrams of the initiating side */
+	begin_key(&key, t, current_cgroup(), PROTOCOL_UDP);
+	learn_udp_direction(sk, t, sends, &key);
+	key.port = key.direction == DIRECTION_EGRESS ? t->remote_port : t->local_port;
+	event.now_ns = bpf_ktime_get_boot_ns();
+	event.count = sends == (key.direction == DIRECTION_EGRESS); /* datagrams of the initiating side */
 	if (sends)
 		event.tx_bytes = bytes;
 	else
 		event.rx_bytes = bytes;
-	account(t, &actor, &event);
+	account(sk, &key, &event, t, 0, 0);
 	return 0;
 }

@@ -212,6 +212,7 @@ LOSSES = (
     "not_a_pod",
     "mesh_loopback",
     "uncounted_udp",
+    "program_missed",
 )
 
 # What was lost or left out, by agent and hour: readiness looks at its own window.

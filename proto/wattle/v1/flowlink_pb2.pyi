@@ -681,6 +681,7 @@ class Loss(_message.Message):
     NOT_A_POD_FIELD_NUMBER: _builtins.int
     MESH_LOOPBACK_FIELD_NUMBER: _builtins.int
     UNCOUNTED_UDP_FIELD_NUMBER: _builtins.int
+    PROGRAM_MISSED_FIELD_NUMBER: _builtins.int
     map_full: _builtins.int
     """events refused because the kernel's flow map was full"""
     ring_lost: _builtins.int
@@ -697,6 +698,8 @@ class Loss(_message.Message):
     """events of service-mesh loopback hops: not reported, not lost"""
     uncounted_udp: _builtins.int
     """connected-UDP sockets seen but not counted, on kernels without sock_send_length"""
+    program_missed: _builtins.int
+    """events for which the kernel ran no program, because it was interrupted by them; at most that many"""
     def __init__(
         self,
         *,
@@ -708,10 +711,11 @@ class Loss(_message.Message):
         not_a_pod: _builtins.int = ...,
         mesh_loopback: _builtins.int = ...,
         uncounted_udp: _builtins.int = ...,
+        program_missed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_lost", b"drain_lost", "map_full", b"map_full", "mesh_loopback", b"mesh_loopback", "not_a_pod", b"not_a_pod", "ring_lost", b"ring_lost", "spool_evicted", b"spool_evicted", "uncounted_udp", b"uncounted_udp", "unresolved", b"unresolved"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain_lost", b"drain_lost", "map_full", b"map_full", "mesh_loopback", b"mesh_loopback", "not_a_pod", b"not_a_pod", "program_missed", b"program_missed", "ring_lost", b"ring_lost", "spool_evicted", b"spool_evicted", "uncounted_udp", b"uncounted_udp", "unresolved", b"unresolved"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,8 @@ def test_losses_are_differences_and_are_told_once() -> None:
     source.full_of_itself = 3
     pipeline.turn()
     pipeline.turn()
-    assert [batch.loss.map_full for batch in sink.batches] == [5, 2, 0, 3, 0]
+    assert [batch.loss.map_full for batch in sink.batches] == [5, 2, 0, 0, 0]
+    assert [batch.loss.program_missed for batch in sink.batches] == [0, 0, 0, 3, 0]
     pipeline.close()
 
 
