@@ -160,6 +160,11 @@ class FlowColumns:
         return replace(self, **arrays)
 
 
+def no_flows() -> FlowColumns:
+    words: dict[str, Any] = {f.name: np.zeros(0, np.uint64) for f in fields(FlowColumns) if f.name != "locals"}
+    return FlowColumns(locals=(), **words)
+
+
 def factorize(*words: Words) -> tuple[Words, Words]:
     """Number equal rows alike: (number of each row, first row of each number). Linear: no sort, no Python object.
 

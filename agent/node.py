@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from agent.config import AgentConfig
     from agent.flow import FlowColumns
-    from agent.kernel.maps import Drained
     from agent.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,10 @@ log = logging.getLogger(__name__)
 class Node:
     """Owns the kernel side."""
 
-    def __init__(
-        self, *, config: AgentConfig, hierarchy: Hierarchy, capture: Capture, pins: Pins | None, seen: Drained
-    ) -> None:
+    def __init__(self, *, config: AgentConfig, hierarchy: Hierarchy, capture: Capture, pins: Pins | None) -> None:
         self._config = config
         self._hierarchy = hierarchy
         self._pins = pins
-        self._seen = seen
         self.capture = capture
         self.cgroups = CgroupPaths(hierarchy, proc=config.proc_root)
         self.cgroups.walk()
@@ -75,7 +71,8 @@ class Node:
         try:
             if pins is not None:
                 pins.pin(capture)
-            return cls(config=config, hierarchy=hierarchy, capture=capture, pins=pins, seen=self_test(capture))
+            self_test(capture)
+            return cls(config=config, hierarchy=hierarchy, capture=capture, pins=pins)
         except BaseException:
             capture.close()
             if pins is not None:
@@ -83,14 +80,9 @@ class Node:
             raise
 
     def begin(self, pipeline: Pipeline) -> None:
-        """Hand over what was counted before the first interval: an earlier agent's, then the self-test's."""
-        if self._pins is None:
-            pipeline.begin_with(self._seen)
-            return
-        for drained in self._pins.leftovers():
-            log.info("an earlier agent left %d flow records", len(drained))
-            pipeline.begin_with(drained)
-        pipeline.begin_with(self._seen, then=self._pins.forget_earlier)
+        """Hand over what earlier agents counted."""
+        if self._pins is not None:
+            pipeline.begin_with(self._pins.leftovers)
 
     def open_flows(self) -> FlowColumns:
         """Connections that are open now; tells the kernel side who listens."""

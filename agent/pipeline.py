@@ -1,9 +1,11 @@
 """The agent's data flow, on one screen.
 
-    kernel map --swap_and_drain--> Drained --attribute--> FlowColumns --encode--> Batch --append--> Spool --> stream
+    kernel map --swap, drain--> Drained --attribute--> FlowColumns --encode--> Batch --append--> Spool --> stream
 
 Enters: an attached Capture. Leaves: batches in the spool; the stream takes them from there.
-Invariant: every event is in a batch, or in a counter of the batch that follows. Nothing here waits for the aggregator.
+Invariant: every event is in one batch, or in a counter of the batch that follows, also where the agent is killed
+between any two steps: what is drained stands in the `Stage` until its batch is in the spool. Nothing here waits for the
+aggregator.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent import metrics
 from agent.encode import encode
+from agent.flow import no_flows
 from agent.identity.resolver import FirstSight
 from agent.kernel.capture import Announcement, CgroupCreatedEvent, FirstSightEvent
 from agent.kernel.maps import Counter, Instant
+from agent.kernel.stage import Place, Stage
 from wattle.v1 import flowlink_pb2
 
 if TYPE_CHECKING:
@@ -26,9 +30,13 @@ if TYPE_CHECKING:
 
     from agent.flow import FlowColumns
     from agent.identity.resolver import Resolver, Unreported
-    from agent.kernel.maps import Drained
+    from agent.kernel.maps import Drained, Interval
+
+    Leftovers = Callable[[Callable[[Place], bool]], Iterator[tuple[Drained, Stage]]]
 
 log = logging.getLogger(__name__)
+
+_STAGES = ("drain", "attribute", "encode")
 
 
 class FlowSource(Protocol):
@@ -36,7 +44,10 @@ class FlowSource(Protocol):
 
     @property
     def flow_entries(self) -> int: ...
-    def swap_and_drain(self) -> Drained: ...
+    @property
+    def stage(self) -> Stage: ...
+    def swap(self) -> Interval: ...
+    def drain(self, interval: Interval) -> Iterator[Drained]: ...
     def counters(self) -> Mapping[Counter, int]: ...
     def missed(self) -> int: ...
     def announcements(self) -> Iterator[Announcement]: ...
@@ -45,6 +56,11 @@ class FlowSource(Protocol):
 class Sink(Protocol):
     """The spool, as the pipeline needs it: takes a batch at once, whatever the aggregator does."""
 
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def next_seq(self) -> int: ...
+    def took(self, *, epoch: int, seq: int) -> bool: ...
     def append(self, batch: flowlink_pb2.Batch, *, flow_records: int | None = None) -> None: ...
 
 
@@ -70,16 +86,14 @@ class Pipeline:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
         self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
         self._missed = 0
-        self._pending: Drained | None = None
-        self._on_first_turn: Callable[[], None] | None = None
+        self._leftovers: Leftovers | None = None
         self._turned_at = time.monotonic()
         self.map_fill = 0.0
         self.interval_seconds = interval_seconds
 
-    def begin_with(self, drained: Drained, *, then: Callable[[], None] | None = None) -> None:
-        """What was drained before the first interval belongs to it; `then` is called when it is in the spool."""
-        self._pending = drained if self._pending is None else self._pending.joined(drained)
-        self._on_first_turn = then or self._on_first_turn
+    def begin_with(self, leftovers: Leftovers) -> None:
+        """What earlier agents left is delivered before the first interval."""
+        self._leftovers = leftovers
 
     # ---- the event loop's side ---------------------------------------------------------------------------------------
 
@@ -136,27 +150,68 @@ class Pipeline:
                     )
 
     def turn(self) -> int:
-        """One interval: drain, attribute, encode, append. Returns the flow records sent."""
+        """One interval: drain, attribute, encode, append, 5,000 flows at a time. Returns the flow records sent."""
         self.hear()
-        with metrics.DRAIN_SECONDS.labels("drain").time():
-            drained = self._source.swap_and_drain()
-        self.map_fill = len(drained) / self._source.flow_entries
+        sent = self._deliver_leftovers()
+        interval = self._source.swap()
         self.hear()
-        if self._pending is not None:
-            drained, self._pending = self._pending.joined(drained), None
-        with metrics.DRAIN_SECONDS.labels("attribute").time():
-            attributed = self._resolver.attribute(drained)
-        loss = self._loss(attributed.unreported)
-        with metrics.DRAIN_SECONDS.labels("encode").time():
-            self._append(attributed.columns, drained.start, drained.end, loss)
-        metrics.FLOW_RECORDS.inc(len(drained))
+        self._resolver.begin_interval()
+        loss = self._loss()
+        taken, times = 0, dict.fromkeys(_STAGES, 0.0)
+        began = time.perf_counter()
+        for drained in self._source.drain(interval):
+            times["drain"] += time.perf_counter() - began
+            taken += len(drained)
+            sent += self._deliver(drained, self._source.stage, loss, times)
+            loss = flowlink_pb2.Loss()  # told once
+            began = time.perf_counter()
+        times["drain"] += time.perf_counter() - began
+        if not taken:
+            self._append(no_flows(), interval.start, interval.end, loss)  # an interval without flows is news, too
+        for stage, seconds in times.items():
+            metrics.DRAIN_SECONDS.labels(stage).observe(seconds)
+        self.map_fill = taken / self._source.flow_entries
+        metrics.FLOW_RECORDS.inc(taken)
         metrics.MAP_FILL.set(self.map_fill)
         metrics.DRAIN_ALIVE.set_to_current_time()
         self._turned_at = time.monotonic()
-        if self._on_first_turn is not None:
-            self._on_first_turn()
-            self._on_first_turn = None
-        return len(attributed.columns)
+        return sent
+
+    def _deliver_leftovers(self) -> int:
+        if self._leftovers is None:
+            return 0
+        leftovers, self._leftovers = self._leftovers, None
+        records = sent = 0
+        for drained, stage in leftovers(lambda place: self._sink.took(epoch=place.epoch, seq=place.seq)):
+            records += len(drained)
+            sent += self._deliver(drained, stage, flowlink_pb2.Loss(), dict.fromkeys(_STAGES, 0.0))
+        if records:
+            log.info("an earlier agent left %d flow records", records)
+            metrics.FLOW_RECORDS.inc(records)
+        return sent
+
+    def _deliver(self, drained: Drained, stage: Stage, loss: flowlink_pb2.Loss, times: dict[str, float]) -> int:
+        """Rows that stand in `stage`, into the spool: one batch, or, where they are too many bytes, several."""
+        sent, spans = 0, [(0, len(drained))]
+        while spans:
+            first, last = spans.pop(0)
+            began = time.perf_counter()
+            attributed = self._resolver.attribute(drained.rows(first, last))
+            attributed_at = time.perf_counter()
+            batches = list(encode(attributed.columns, start=drained.start, end=drained.end, loss=loss))
+            if len(batches) > 1 and last - first > 1:
+                middle = (first + last) // 2
+                spans[:0] = [(first, middle), (middle, last)]
+                continue
+            stage.about_to_append(first, last, Place(epoch=self._sink.epoch, seq=self._sink.next_seq))
+            for records, batch in batches:
+                _add_unreported(batch.loss, attributed.unreported)
+                self._sink.append(batch, flow_records=records)
+            times["attribute"] += attributed_at - began
+            times["encode"] += time.perf_counter() - attributed_at
+            loss = flowlink_pb2.Loss()
+            sent += len(attributed.columns)
+        return sent
 
     def look(self) -> int:
         """Connections that are open now keep their link alive; they count no new connection."""
@@ -173,12 +228,13 @@ class Pipeline:
         for records, batch in encode(columns, start=start, end=end, loss=loss):
             self._sink.append(batch, flow_records=records)
 
-    def _loss(self, unreported: Unreported) -> flowlink_pb2.Loss:
+    def _loss(self) -> flowlink_pb2.Loss:
+        """What the kernel counted as lost since the last turn."""
         counted = self._source.counters()
         since = {counter: counted[counter] - self._counted[counter] for counter in Counter}
         self._counted = counted
         missed = self._source.missed()
-        missed_since, self._missed = missed - self._missed, missed
+        missed_since, self._missed = max(0, missed - self._missed), missed
         metrics.FLOW_EVENTS.inc(since[Counter.EVENTS])
         for reason, events in (
             ("map_full", since[Counter.MAP_FULL]),
@@ -187,19 +243,17 @@ class Pipeline:
             ("uncounted_udp", since[Counter.UNCOUNTED_UDP]),
         ):
             metrics.EVENTS_LOST.labels(reason).inc(events)
-        for reason, events in (
-            ("unresolved", unreported.unresolved),
-            ("not_a_pod", unreported.not_a_pod),
-            ("mesh_loopback", unreported.mesh_loopback),
-            ("close_of_unknown_connection", since[Counter.UNKNOWN_CLOSE]),
-        ):
-            metrics.EVENTS_UNREPORTED.labels(reason).inc(events)
+        metrics.EVENTS_UNREPORTED.labels("close_of_unknown_connection").inc(since[Counter.UNKNOWN_CLOSE])
         return flowlink_pb2.Loss(
             map_full=since[Counter.MAP_FULL],
             program_missed=missed_since,
             ring_lost=since[Counter.RING_LOST],
-            unresolved=unreported.unresolved,
-            not_a_pod=unreported.not_a_pod,
-            mesh_loopback=unreported.mesh_loopback,
             uncounted_udp=since[Counter.UNCOUNTED_UDP],
         )
+
+
+def _add_unreported(loss: flowlink_pb2.Loss, unreported: Unreported) -> None:
+    for reason in ("unresolved", "not_a_pod", "mesh_loopback"):
+        events = getattr(unreported, reason)
+        metrics.EVENTS_UNREPORTED.labels(reason).inc(events)
+        setattr(loss, reason, events)

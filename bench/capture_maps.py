@@ -44,15 +44,18 @@ _MAP_UPDATE_BATCH, _PROG_TEST_RUN = 26, 10
 DRIVER = """
 static __always_inline int drive(u64 flows)
 {
+	struct flow_key key;
 	struct tuple t;
-	struct actor actor;
-	struct event event = {.count = 1, .port = 80, .protocol = 6, .direction = 2, .confidence = 1};
+	struct event event = {.now_ns = 1, .count = 1};
+	char process[PROCESS_BYTES] = {};
+	__builtin_memset(&key, 0, sizeof(key));
 	__builtin_memset(&t, 0, sizeof(t));
-	__builtin_memset(&actor, 0, sizeof(actor));
-	actor.cgroup_id = 7;
-	t.netns_cookie = 7;
-	*(u64 *)t.remote = 1 + (bpf_get_prandom_u32() & (flows - 1));
-	account(&t, &actor, &event);
+	key.netns_cookie = key.cgroup_id = 7;
+	key.port = 80;
+	key.protocol = 6;
+	key.direction = key.confidence = 1;
+	*(u64 *)key.remote = 1 + (bpf_get_prandom_u32() & (flows - 1));
+	account(0, &key, &event, &t, 7, process);
 	return 2;
 }
 int drive_flows(struct xdp_md *ctx) { return drive(1024); }
@@ -135,6 +138,14 @@ class BenchLogs:
         return "main"
 
 
+def bcc_way(table: Any) -> None:
+    seen = 0
+    for _key, value in table.items():  # noqa: PERF102  the very way that is measured
+        seen += value.count > 0
+    table.clear()
+    assert seen == ENTRIES
+
+
 def draining(module: Any) -> list[Figure]:
     keys, stats = sample(ENTRIES)
     flows = FlowMaps(outer_fd=module["flows"].map_fd, inner_fds=(module["flows_0"].map_fd, module["flows_1"].map_fd))
@@ -152,29 +163,36 @@ def draining(module: Any) -> list[Figure]:
     table = module["flows_0"]
     active = 0
 
+    def drain_alone() -> None:
+        assert sum(len(part) for part in flows.drain(flows.swap())) == ENTRIES
+
     def whole_cycle() -> None:
         nonlocal wire
-        drained = flows.swap_and_drain()
-        assert len(drained) == ENTRIES
-        columns = resolver.attribute(drained).columns
-        batches = encode(columns, start=drained.start, end=drained.end, loss=flowlink_pb2.Loss())
-        wire = sum(len(batch.SerializeToString()) for _records, batch in batches)
-
-    def bcc_way() -> None:
-        seen = 0
-        for _key, value in table.items():  # noqa: PERF102  the very way that is measured
-            seen += value.count > 0
-        table.clear()
-        assert seen == ENTRIES
+        rows = wire = 0
+        resolver.begin_interval()
+        for part in flows.drain(flows.swap()):
+            rows += len(part)
+            columns = resolver.attribute(part).columns
+            for _records, batch in encode(columns, start=part.start, end=part.end, loss=flowlink_pb2.Loss()):
+                wire += len(batch.SerializeToString())
+        assert rows == ENTRIES
 
     spare_keys, spare_stats = np.empty(ROOM, FlowKey), np.empty(ROOM, FlowStats)
 
     def bare_syscall() -> None:
-        cursor = bpf.BatchCursor(table.map_fd, remove=True)
-        assert cursor.read(spare_keys.ctypes.data, spare_stats.ctypes.data, ROOM) == ENTRIES
+        token = ctypes.c_uint64()
+        attr = bpf.batch_attr(
+            in_token=0,
+            out_token=ctypes.addressof(token),
+            keys=spare_keys.ctypes.data,
+            values=spare_stats.ctypes.data,
+            capacity=ROOM,
+            map_fd=table.map_fd,
+        )
+        assert bpf.take_batch(attr.ctypes.data)
 
     for repetition in range(REPETITIONS + 1):
-        for sink, work in ((ours, flows.swap_and_drain), (cycle, whole_cycle)):
+        for sink, work in ((ours, drain_alone), (cycle, whole_cycle)):
             fill((module["flows_0"], module["flows_1"])[active].map_fd, keys, stats)
             active = 1 - active
             sink.append(cpu_us(ENTRIES, work))
@@ -182,7 +200,7 @@ def draining(module: Any) -> list[Figure]:
         bare.append(cpu_us(ENTRIES, bare_syscall))
         if repetition < 3:
             fill(table.map_fd, keys, stats)
-            peers.append(cpu_us(ENTRIES, bcc_way))
+            peers.append(cpu_us(ENTRIES, lambda: bcc_way(table)))
     (drain_us, drain_spread), (cycle_us, cycle_spread) = median_and_spread(ours[1:]), median_and_spread(cycle[1:])
     peer_us, _ = median_and_spread(peers)
     bare_us, _ = median_and_spread(bare[1:])
@@ -241,13 +259,17 @@ def boundary(module: Any) -> list[Figure]:
     import bcc  # noqa: PLC0415  see compile_module
 
     flows = FlowMaps(outer_fd=module["flows"].map_fd, inner_fds=(module["flows_0"].map_fd, module["flows_1"].map_fd))
-    flows.swap_and_drain()
-    flows.swap_and_drain()
+
+    def drained() -> int:
+        return sum(int(part.stats["count"].sum()) for part in flows.drain(flows.swap()))
+
+    drained()
+    drained()
     counters = Counters(module["counters"].map_fd)
     before = counters.read()[Counter.MAP_FULL]
     ours = module.load_func(b"drive_flows", bcc.BPF.XDP).fd
-    runs, swaps, seen = _drive(ours, BOUNDARY_EVENTS, lambda: int(flows.swap_and_drain().stats["count"].sum()))
-    seen += sum(int(flows.swap_and_drain().stats["count"].sum()) for _ in range(2))
+    runs, swaps, seen = _drive(ours, BOUNDARY_EVENTS, drained)
+    seen += drained() + drained()
     refused = counters.read()[Counter.MAP_FULL] - before
     lost = runs - seen - refused
 

@@ -87,6 +87,7 @@ class Resolver:
         self._pod_of_cookie: dict[int, str] = {}
         self._cookie_of_cgroup: dict[int, int] = {}
         self._addresses: dict[tuple[int, int], bytes] = {}
+        self._sides: dict[tuple[int, int], Local | None] = {}  # of this interval
 
     # ---- first sight -------------------------------------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ class Resolver:
         local_of_pair = np.full(len(firsts), -1, np.int64)
         resolved_pair = np.zeros(len(firsts), bool)
         for number, row in enumerate(firsts):
-            side = self.resolve(int(keys["cgroup_id"][row]), int(keys["netns_cookie"][row]), addresses.get(number))
+            side = self._side(int(keys["cgroup_id"][row]), int(keys["netns_cookie"][row]), addresses.get(number))
             if side is not None:
                 local_of_pair[number] = len(locals_)
                 resolved_pair[number] = bool(side.pod_uid)
@@ -153,6 +154,19 @@ class Resolver:
             **{name: stats[name] for name in _STATS},
         )
         return Attributed(columns=columns, unreported=unreported)
+
+    def begin_interval(self) -> None:
+        """Ask again: what could not be named may have got its name."""
+        self._sides.clear()
+
+    def _side(self, cgroup_id: int, netns_cookie: int, address: bytes | None) -> Local | None:
+        pair = (cgroup_id, netns_cookie)
+        if pair in self._sides:
+            side = self._sides[pair]
+            if side is None or address is None or side.address:
+                return side
+        side = self._sides[pair] = self.resolve(cgroup_id, netns_cookie, address)
+        return side
 
     def resolve(self, cgroup_id: int, netns_cookie: int, address: bytes | None = None) -> Local | None:
         """None: not a pod's. A Local without a pod UID: not known."""

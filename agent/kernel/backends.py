@@ -14,8 +14,7 @@ from typing import Final
 
 from agent.errors import ConfigError
 
-
-AGAIN: Final = "_again"
+AGAIN: Final = "_again"  # ends the name of a hook's second program
 
 
 class BackendName(StrEnum):
@@ -91,7 +90,9 @@ class Backend:
 
 _EVERY: Final[tuple[Hook, ...]] = (
     RawTracepoint(name="inet_sock_set_state", twice=True),
-    RawTracepoint(name="inet_sk_error_report", twice=True, required=False),  # since 5.15; without it ICMP errors read "aborted"
+    RawTracepoint(
+        name="inet_sk_error_report", twice=True, required=False
+    ),  # since 5.15; without it ICMP errors read "aborted"
     RawTracepoint(name="cgroup_mkdir", required=False),
 )
 _CGROUP: Final[tuple[Hook, ...]] = (

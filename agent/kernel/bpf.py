@@ -13,14 +13,21 @@ import os
 import platform
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from agent.errors import BpfSyscallError, KernelError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SYSCALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280}
 _ATTR_BYTES: Final = 128
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
+_ARRAY = 2  # enum bpf_map_type
+_MAP_CREATE = 0
 _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_GET_NEXT_KEY = 1, 2, 3, 4
 _OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO = 6, 7, 15
 _RAW_TRACEPOINT_OPEN = 17
@@ -51,10 +58,15 @@ class ProgramInfo:
     missed: int
 
 
-def _call(command: int, attr: bytearray, doing: str, *, accept: tuple[int, ...] = ()) -> tuple[int, int]:
+def _number(doing: str) -> int:
     number = _SYSCALL_NUMBERS.get(platform.machine())
     if number is None:
         raise KernelError(f"{doing}: bpf(2) has no known number on {platform.machine()}")
+    return number
+
+
+def _call(command: int, attr: bytearray, doing: str, *, accept: tuple[int, ...] = ()) -> tuple[int, int]:
+    number = _number(doing)
     buffer = (ctypes.c_char * len(attr)).from_buffer(attr)
     result = int(_LIBC.syscall(number, command, ctypes.byref(buffer), len(attr)))
     failure = ctypes.get_errno() if result < 0 else 0
@@ -95,12 +107,37 @@ def set_inner_map(outer_fd: int, inner_fd: int) -> None:
     update(outer_fd, struct.pack("<I", 0), struct.pack("<I", inner_fd))
 
 
-class BatchCursor:
-    """Walks one hash map in batches, straight into the caller's memory."""
+def create_mappable_array(value_bytes: int) -> int:
+    """One value in the kernel's memory that user space can map; it lives as long as a descriptor or a pin."""
+    mappable = 1 << 10  # BPF_F_MMAPABLE
+    fd, _ = _call(_MAP_CREATE, _attr("<IIIII", _ARRAY, 4, value_bytes, 1, mappable), "making the stage")
+    return fd
 
-    def __init__(self, map_fd: int, *, remove: bool) -> None:
+
+def batch_attr(*, in_token: int, out_token: int, keys: int, values: int, capacity: int, map_fd: int) -> NDArray[Any]:
+    """Union bpf_attr of a batch command, addresses as numbers, for `take_batch`."""
+    return np.frombuffer(_attr("<QQQQIIQQ", in_token, out_token, keys, values, capacity, map_fd, 0, 0), np.uint64)
+
+
+def take_batch(attr_address: int) -> bool:
+    """Move entries out of a hash map, as the union bpf_attr at this address says; whether those were the last.
+
+    The kernel writes the number of entries into the attr, and both only once it has moved them.
+    """
+    result = _LIBC.syscall(
+        _number("draining a map"), _BATCH_LOOKUP_AND_DELETE, ctypes.c_void_p(attr_address), _ATTR_BYTES
+    )
+    failure = ctypes.get_errno() if result < 0 else 0
+    if failure not in (0, errno.ENOENT, errno.ENOSPC):  # the end; a bucket that is larger than the room
+        raise BpfSyscallError("draining a map", failure)
+    return failure == errno.ENOENT
+
+
+class BatchCursor:
+    """Walks one hash map in batches, straight into the caller's memory; the entries stay."""
+
+    def __init__(self, map_fd: int) -> None:
         self._map_fd = map_fd
-        self._command = _BATCH_LOOKUP_AND_DELETE if remove else _BATCH_LOOKUP
         self._token = ctypes.create_string_buffer(64)
         self._next_token = ctypes.create_string_buffer(64)
         self._started = False
@@ -121,7 +158,7 @@ class BatchCursor:
             0,
         )
         accept = (errno.ENOENT, errno.ENOSPC)  # the end; a bucket that is larger than the room
-        _, failure = _call(self._command, attr, "draining a map", accept=accept)
+        _, failure = _call(_BATCH_LOOKUP, attr, "reading a map", accept=accept)
         (count,) = struct.unpack_from("<I", attr, 32)
         if failure == errno.ENOSPC:
             return 0

@@ -15,8 +15,9 @@ from agent.errors import LoaderError, NoBackendError
 from agent.kernel import bpf
 from agent.kernel.backends import AGAIN, Backend, BackendName, candidates
 from agent.kernel.loader import Loaded, LoadRequest, load
-from agent.kernel.maps import Counter, Counters, Drained, FlowMaps
+from agent.kernel.maps import Counter, Counters, Drained, FlowMaps, Interval
 from agent.kernel.ring import RingBuffer
+from agent.kernel.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -83,14 +84,25 @@ class Capture:
         self.ring = RingBuffer(loaded.maps["announcements"], bpf.map_info(loaded.maps["announcements"]).max_entries)
         self.inner_fds = (loaded.maps["flows_0"], loaded.maps["flows_1"])
         self.outer_fd = loaded.maps["flows"]
-        self._flows = FlowMaps(outer_fd=self.outer_fd, inner_fds=self.inner_fds)
+        self._flows = FlowMaps(outer_fd=self.outer_fd, inner_fds=self.inner_fds, stage=Stage.create())
 
     @property
     def flow_entries(self) -> int:
         return self._flows.entries
 
-    def swap_and_drain(self) -> Drained:
-        return self._flows.swap_and_drain()
+    @property
+    def stage(self) -> Stage:
+        return self._flows.stage
+
+    def swap(self) -> Interval:
+        return self._flows.swap()
+
+    def drain(self, interval: Interval) -> Iterator[Drained]:
+        return self._flows.drain(interval)
+
+    def peek(self) -> Drained:
+        """What the current interval has counted so far; it stays there."""
+        return self._flows.peek()
 
     def counters(self) -> Mapping[Counter, int]:
         return self._counters.read()
@@ -131,6 +143,7 @@ class Capture:
 
     def close(self) -> None:
         self.ring.close()
+        self.stage.close()
         self._loaded.close()
 
 

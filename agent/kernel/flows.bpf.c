@@ -270,7 +270,7 @@ static __always_inline void add(struct flow_stats *stats, const struct event *ev
  * been read yet, `process` where it is the current one.
  */
 static __always_inline void account(
-	void *sk, const struct flow_key *key, const struct event *event, const struct tuple *t, u32 pid, const char *process)
+	void *sk, struct flow_key *key, const struct event *event, const struct tuple *t, u32 pid, const char *process)
 {
 	struct flow_stats fresh, *stats;
 	struct tuple own;

@@ -8,10 +8,12 @@ what they stand for ends when the agent closes them or dies. `python -m agent.ke
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -37,11 +39,12 @@ from agent.kernel.btf import Btf
 from agent.kernel.headers import CgroupSource, compiler_flags, source_text, write_header_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _MAPS: Final = ("flows", "flows_0", "flows_1", "counters", "announcements", "listeners", "connections")
 _KPROBE_EVENTS: Final = Path("/sys/kernel/tracing/kprobe_events")
 _STALE_PROBE: Final = re.compile(r"^[pr]\d*:(\S+/\S+_bcc_(\d+))\b", re.MULTILINE)
+_HEADERS: Final = "wattle-headers-"
 _TIMEOUT_SECONDS: Final = 120  # QEMU without hardware acceleration needs 5 to 20
 _MAX_DESCRIPTORS: Final = 128
 _WORDS: Final = 2000  # characters of the child's own complaint that are kept
@@ -132,6 +135,26 @@ def sweep_stale_probes(events: Path = _KPROBE_EVENTS) -> list[str]:
     return swept
 
 
+def sweep_stale_headers(temporary: Path | None = None) -> list[str]:
+    """Remove header trees that a killed loader left: one that lives holds a lock on its own."""
+    swept = []
+    for folder in (temporary or Path(tempfile.gettempdir())).glob(f"{_HEADERS}*"):
+        with contextlib.suppress(OSError), _held(folder):  # BlockingIOError: it is in use
+            shutil.rmtree(folder)
+            swept.append(folder.name)
+    return swept
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _compile_and_attach(
     request: LoadRequest, header_root: Path
 ) -> tuple[dict[str, int], dict[str, int], list[int], list[str]]:
@@ -200,7 +223,8 @@ def _child(channel: socket.socket) -> int:
         cgroup_v2_root=raw["cgroup_v2_root"],
         flow_entries=raw["flow_entries"],
     )
-    with tempfile.TemporaryDirectory(prefix="wattle-headers-") as header_root:
+    sweep_stale_headers()
+    with tempfile.TemporaryDirectory(prefix=_HEADERS) as header_root, _held(Path(header_root)):
         try:
             if request.backend.name is BackendName.KPROBE:
                 sweep_stale_probes()

@@ -1,15 +1,13 @@
 """Reads what the kernel counted.
 
 Enters: descriptors of the flow maps and of the counters. Leaves: `Drained`, numpy arrays without a Python object per
-flow, and counters summed over CPUs.
+flow, at most 5,000 at a time, and counters summed over CPUs.
 Invariant: an entry is read once. Two maps stand behind a map of maps; the active one is exchanged first, the kernel
 returns when no program uses the other any more, and only that one is drained.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import struct
 import time
 from dataclasses import dataclass, replace
@@ -20,15 +18,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from agent import metrics
-from agent.errors import BpfSyscallError, LayoutError
+from agent.errors import LayoutError
 from agent.flow import FlowKey, FlowStats
 from agent.kernel import bpf
+from agent.kernel.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-log = logging.getLogger(__name__)
+    from collections.abc import Iterator, Mapping
 
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
@@ -58,8 +54,16 @@ class Instant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """From one swap to the next."""
+
+    start: Instant
+    end: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """One interval's flows; parallel arrays, valid until the next drain."""
+    """Flows of one interval; parallel arrays that may stand in memory which the next drain fills again."""
 
     keys: Array
     stats: Array
@@ -69,18 +73,8 @@ class Drained:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def copied(self) -> Drained:
-        """Valid beyond the next drain."""
-        return replace(self, keys=self.keys.copy(), stats=self.stats.copy())
-
-    def joined(self, later: Drained) -> Drained:
-        """Both intervals as one; a flow may appear twice."""
-        return Drained(
-            keys=np.concatenate((self.keys, later.keys)),
-            stats=np.concatenate((self.stats, later.stats)),
-            start=self.start,
-            end=later.end,
-        )
+    def rows(self, first: int, last: int) -> Drained:
+        return replace(self, keys=self.keys[first:last], stats=self.stats[first:last])
 
 
 def possible_cpus(path: Path = _POSSIBLE_CPUS) -> int:
@@ -89,52 +83,38 @@ def possible_cpus(path: Path = _POSSIBLE_CPUS) -> int:
     return int(last.rsplit("-", 1)[-1]) + 1
 
 
-def drain(map_fd: int, keys: Array, values: Array, *, remove: bool = True) -> int:
-    """Fill `keys` and `values` from a map that nobody writes to; the entries read.
-
-    What a failing call leaves stays in the map and comes with a later drain: late, and counted as such, but not lost.
-    """
-    cursor = bpf.BatchCursor(map_fd, remove=remove)
-    filled = 0
-    while not cursor.exhausted and filled < len(keys):
-        try:
-            got = cursor.read(
-                keys.ctypes.data + filled * keys.itemsize,
-                values.ctypes.data + filled * values.itemsize,
-                len(keys) - filled,
-            )
-        except BpfSyscallError as exc:
-            metrics.DRAINS_CUT.labels(errno.errorcode.get(exc.errno, str(exc.errno))).inc()
-            log.warning("the rest of this interval comes with a later one: %s", exc)
-            break
-        if not got and not cursor.exhausted:
-            break  # ENOSPC with the whole map's room left cannot happen: a bucket holds less than the map
-        filled += got
-    return filled
-
-
 class FlowMaps:
-    """The two flow maps and the map that names the active one."""
+    """The two flow maps, the map that names the active one, and the stage they are drained through."""
 
-    def __init__(self, *, outer_fd: int, inner_fds: tuple[int, int]) -> None:
-        info = check_layout(inner_fds[0])
-        self.entries = info.max_entries
+    def __init__(self, *, outer_fd: int, inner_fds: tuple[int, int], stage: Stage | None = None) -> None:
+        self.entries = check_layout(inner_fds[0]).max_entries
+        self.stage = stage or Stage()
         self._outer_fd, self._inner_fds = outer_fd, inner_fds
         self._active = 0
-        # Lazily backed by memory: only what a drain touches becomes resident.
-        self._keys = np.empty(self.entries, FlowKey)
-        self._values = np.empty(self.entries, FlowStats)
         bpf.set_inner_map(outer_fd, inner_fds[0])
         self._opened = Instant.now()
 
-    def swap_and_drain(self) -> Drained:
+    def swap(self) -> Interval:
         """End the interval: events from now on go to the other map."""
-        closing, self._active = self._active, 1 - self._active
+        self._active = 1 - self._active
         start = self._opened
         bpf.set_inner_map(self._outer_fd, self._inner_fds[self._active])
-        self._opened = end = Instant.now()
-        filled = drain(self._inner_fds[closing], self._keys, self._values)
-        return Drained(keys=self._keys[:filled], stats=self._values[:filled], start=start, end=end)
+        self._opened = Instant.now()
+        return Interval(start=start, end=self._opened)
+
+    def drain(self, interval: Interval) -> Iterator[Drained]:
+        """What was counted before the last swap, part by part; each is gone when the next is asked for."""
+        for keys, stats in self.stage.drain(self._inner_fds[1 - self._active]):
+            yield Drained(keys=keys, stats=stats, start=interval.start, end=interval.end)
+
+    def peek(self) -> Drained:
+        """What the active map holds; it stays there."""
+        keys, stats = np.empty(self.entries, FlowKey), np.empty(self.entries, FlowStats)
+        cursor = bpf.BatchCursor(self._inner_fds[self._active])
+        filled = 0
+        while not cursor.exhausted and filled < self.entries:
+            filled += cursor.read(keys[filled:].ctypes.data, stats[filled:].ctypes.data, self.entries - filled)
+        return Drained(keys=keys[:filled], stats=stats[:filled], start=self._opened, end=Instant.now())
 
 
 def check_layout(inner_fd: int) -> bpf.MapInfo:

@@ -1,32 +1,38 @@
 """What the kernel had counted outlives a killed agent.
 
-Enters: a directory in a bpf file system, the flow maps. Leaves: what an earlier agent left there, once.
-Invariant: each agent pins its two flow maps and the map of maps in a folder of its own; a folder is removed only after
-what it held is in the spool. Links are not pinned: programs of a dead agent stop, so its maps stand still.
-A reboot takes pins and clocks away together.
+Enters: a directory in a bpf file system, the flow maps and their stage. Leaves: what earlier agents left there, once.
+Invariant: each agent pins its two flow maps, the map of maps and the stage in a folder of its own; a folder is removed
+only after what it held is in the spool. Links are not pinned: programs of a dead agent stop, so its maps stand still.
+What is left is moved through the dead agent's own stage, so that an agent killed while it does this loses and doubles
+nothing either. A reboot takes pins and clocks away together.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from agent.errors import AgentError, AlreadyRunningError
-from agent.flow import FlowKey, FlowStats
 from agent.kernel import bpf
-from agent.kernel.maps import Drained, Instant, check_layout, drain
+from agent.kernel.maps import Drained, Instant, check_layout
+from agent.kernel.stage import Place, Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from agent.kernel.capture import Capture
+    from agent.kernel.maps import Array
+
+log = logging.getLogger(__name__)
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _INNER: Final = ("flows_0", "flows_1")
+_STAGE: Final = "stage"
 
 
 class Pins:
@@ -46,24 +52,22 @@ class Pins:
 
     def pin(self, capture: Capture) -> None:
         self._own.mkdir(mode=0o700)
-        for name, descriptor in zip((*_INNER, "flows"), (*capture.inner_fds, capture.outer_fd), strict=True):
+        stage = capture.stage.descriptor
+        assert stage is not None
+        names = (*_INNER, "flows", _STAGE)
+        for name, descriptor in zip(names, (*capture.inner_fds, capture.outer_fd, stage), strict=True):
             bpf.pin(descriptor, str(self._own / name))
 
-    def leftovers(self) -> list[Drained]:
-        """What earlier agents did not get round to drain; a map of another layout is left out, and said so."""
-        found = []
-        for folder in self._earlier:
-            for name in _INNER:
-                path = folder / name
-                if path.exists():
-                    drained = _read(str(path))
-                    if len(drained):
-                        found.append(drained)
-        return found
+    def leftovers(self, took: Callable[[Place], bool]) -> Iterator[tuple[Drained, Stage]]:
+        """What earlier agents did not get round to deliver, part by part, each with the stage it stands in.
 
-    def forget_earlier(self) -> None:
-        """Call when the leftovers are in the spool."""
+        A part is gone when the next is asked for, and a folder when all of it is. Maps of another layout are left out.
+        """
         for folder in self._earlier:
+            try:
+                yield from _leftovers(folder, took)
+            except AgentError as exc:
+                log.warning("what an earlier agent left in %s cannot be read: %s", folder, exc)
             shutil.rmtree(folder, ignore_errors=True)
         self._earlier = []
 
@@ -85,19 +89,26 @@ def in_bpf_file_system(directory: Path, mounts: Path = _MOUNTS) -> bool:
     return kind == "bpf"
 
 
-def _read(path: str) -> Drained:
+def _leftovers(folder: Path, took: Callable[[Place], bool]) -> Iterator[tuple[Drained, Stage]]:
+    with ExitStack() as opened:
+        stage = Stage.open_pinned(str(folder / _STAGE)) if (folder / _STAGE).exists() else Stage()
+        opened.callback(stage.close)
+        keys, stats = stage.left(took)
+        if len(keys):
+            yield _drained(keys, stats), stage
+        stage.clear()
+        for path in (folder / name for name in _INNER):
+            if not path.exists():
+                continue  # killed while it pinned
+            descriptor = bpf.get_pinned(str(path))
+            opened.callback(os.close, descriptor)
+            check_layout(descriptor)
+            for keys, stats in stage.drain(descriptor):
+                yield _drained(keys, stats), stage
+
+
+def _drained(keys: Array, stats: Array) -> Drained:
     now = Instant.now()
-    try:
-        descriptor = bpf.get_pinned(path)
-        try:
-            entries = check_layout(descriptor).max_entries
-            keys, stats = np.empty(entries, FlowKey), np.empty(entries, FlowStats)
-            filled = drain(descriptor, keys, stats, remove=False)
-        finally:
-            os.close(descriptor)
-    except AgentError:
-        return Drained(keys=np.empty(0, FlowKey), stats=np.empty(0, FlowStats), start=now, end=now)
-    keys, stats = keys[:filled].copy(), stats[:filled].copy()
-    begin = int(stats["first_ns"].min()) if filled else now.boot_ns
+    begin = int(stats["first_ns"].min())
     start = Instant(boot_ns=begin, wall_ns=now.wall_ns - (now.boot_ns - begin))
     return Drained(keys=keys, stats=stats, start=start, end=now)

@@ -174,6 +174,12 @@ class Spool:
     def next_seq(self) -> int:
         return self._next_seq
 
+    def took(self, *, epoch: int, seq: int) -> bool:
+        """Whether a batch was given this number and kept, or is known to the aggregator since."""
+        with self._lock:
+            known = epoch == self._epoch and seq < self._next_seq
+            return known and not any(hole.from_seq <= seq <= hole.to_seq for hole in self._holes)
+
     @property
     def waiting_bytes(self) -> int:
         return self._waiting_bytes

@@ -61,9 +61,14 @@ class Row:
 class ListSpool:
     def __init__(self) -> None:
         self.batches: list[flowlink_pb2.Batch] = []
+        self.epoch, self.next_seq = 7, 1
+
+    def took(self, *, epoch: int, seq: int) -> bool:
+        return (epoch, seq) < (self.epoch, self.next_seq)
 
     def append(self, batch: flowlink_pb2.Batch, *, flow_records: int | None = None) -> None:
         self.batches.append(batch)
+        self.next_seq += 1
 
 
 def decode(batch: flowlink_pb2.Batch) -> Iterator[Row]:

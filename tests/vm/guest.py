@@ -141,7 +141,7 @@ def run_in_guest(kernel: GuestKernel, command: str, *, timeout_seconds: int, mem
         arguments += ["-smp", "2", "-m", str(memory_mib), "-kernel", str(kernel.image), "-initrd", str(initramfs)]
         arguments += [
             "-append",
-            "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=unstable random.trust_cpu=on",
+            "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off nokaslr tsc=unstable random.trust_cpu=on",
         ]
         arguments += ["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-nic", "none"]
         for tag, path in (("usr", "/usr"), ("repository", str(REPOSITORY))):

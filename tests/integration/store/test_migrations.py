@@ -75,7 +75,9 @@ def test_sqlite_s_tables_are_those_that_the_schema_would_create(sqlite_url: str,
         with engine.connect() as connection:
             # The same definitions, whatever the order of columns and constraints.
             return {
-                row.name: sorted(line.strip().rstrip(",") for line in row.sql.replace("('')", "''").splitlines())
+                row.name: sorted(
+                    line.strip().rstrip(",") for line in row.sql.replace("('')", "''").replace('"', "").splitlines()
+                )
                 for row in connection.execute(question)
             }
 

@@ -217,8 +217,8 @@ def test_self_test_refuses_a_kernel_that_counts_wrongly(rig: Rig, monkeypatch: p
         backend = rig.node.capture.backend
 
         @staticmethod
-        def swap_and_drain() -> Drained:
-            drained = rig.node.capture.swap_and_drain()
+        def peek() -> Drained:
+            drained = rig.node.capture.peek()
             return replace(drained, keys=drained.keys[:0], stats=drained.stats[:0])
 
     monkeypatch.setattr(selftest, "_PATIENCE_SECONDS", 0.0)

@@ -187,6 +187,24 @@ def test_check_says_what_it_chose(agents: Agents) -> None:
     assert "attached, self-test passed" in done.stdout
 
 
+def test_four_capabilities_are_enough_and_one_less_is_not(agents: Agents) -> None:
+    """Root in name alone: what the chart gives the container."""
+    rights = ["bpf", "perfmon", "net_admin", "sys_ptrace"]
+
+    def check(given: list[str]) -> subprocess.CompletedProcess[str]:
+        bounds = ",".join(["-all", *(f"+{right}" for right in given)])
+        command = ["setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", "--", *agents.command("--check")]
+        return subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+
+    done = check(rights)
+    assert done.returncode == 0, done.stderr
+    assert "attached, self-test passed" in done.stdout
+    done = check(rights[1:])
+    assert done.returncode == 3
+    assert "this kernel takes no backend" in done.stderr
+    assert "Operation not permitted" in done.stderr
+
+
 def test_wrong_settings_are_all_named_at_once(agents: Agents) -> None:
     wrong = agents.command("--cluster", "Not A Label", "--flow-entries", "3", "--server", "nowhere")
     done = subprocess.run(wrong, cwd=REPOSITORY, check=False, capture_output=True, text=True)

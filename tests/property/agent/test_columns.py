@@ -40,8 +40,18 @@ class Logs:
         return "main"
 
 
-def resolver() -> Resolver:
-    return Resolver(cgroups=Paths(), logs=Logs(), host_netns_inode=1, mesh_ports=(15001,))  # type: ignore[arg-type]
+class WordyLogs(Logs):
+    def names(self, pod_uid: str) -> SimpleNamespace:
+        return SimpleNamespace(namespace="n" * 63, pod=f"{pod_uid}-{'p' * 200}")
+
+    def container_name(self, pod_uid: str, container_id: str) -> str:
+        del pod_uid, container_id
+        return "c" * 63
+
+
+def resolver(*, wordy: bool = False) -> Resolver:
+    logs = WordyLogs() if wordy else Logs()
+    return Resolver(cgroups=Paths(), logs=logs, host_netns_inode=1, mesh_ports=(15001,))  # type: ignore[arg-type]
 
 
 @given(st.lists(st.integers(0, (1 << 64) - 1), min_size=1, max_size=60), st.data())

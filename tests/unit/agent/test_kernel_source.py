@@ -1,5 +1,7 @@
 """The C source, its two toolchains and the Python that mirrors it agree."""
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -9,11 +11,11 @@ import pytest
 
 from agent.errors import BtfError, LoaderError, NoBackendError
 from agent.flow import FlowKey, FlowStats
-from agent.kernel.backends import KPROBE, TRACEPOINT, BackendName, CgroupHook, candidates
+from agent.kernel.backends import KPROBE, TRACEPOINT, BackendName, CgroupHook, RawTracepoint, candidates
 from agent.kernel.btf import Btf
 from agent.kernel.capture import CaptureRequest, open_capture
 from agent.kernel.headers import FIELDS, CgroupSource, compiler_flags, source_text, write_header_tree
-from agent.kernel.loader import Loaded, LoadRequest, sweep_stale_probes
+from agent.kernel.loader import Loaded, LoadRequest, sweep_stale_headers, sweep_stale_probes
 from agent.kernel.maps import Counter, possible_cpus
 
 KERNEL = Path(__file__).resolve().parents[3] / "agent/kernel"
@@ -21,7 +23,10 @@ KERNEL = Path(__file__).resolve().parents[3] / "agent/kernel"
 
 def test_every_field_that_is_read_has_an_offset_and_a_core_path() -> None:
     source = source_text()
-    read = set(re.findall(r"\bREAD(?:_AT)?\([^,]+, ([A-Z0-9_]+),", source)) | {"SOCK_PROTOCOL", "SOCK_USERLOCKS"}
+    read = set(re.findall(r"\b(?:READ|READ_AT|HEAD)\([^,]+, ([A-Z0-9_]+),", source)) | {
+        "SOCK_PROTOCOL",
+        "SOCK_USERLOCKS",
+    }
     assert read == set(FIELDS)
     core = set(re.findall(r"#define FIELD_([A-Z0-9_]+)\(p\)", (KERNEL / "core.h").read_text()))
     assert core == set(FIELDS) - {"SOCK_USERLOCKS"}  # a bit-field there, read with its own macro
@@ -31,6 +36,9 @@ def test_hooks_that_backends_name_are_in_the_source() -> None:
     source = source_text()
     defined = set(re.findall(r"^(?:RAW_TRACEPOINT|KPROBE|KRETPROBE|CGROUP_HOOK)\((\w+)\)", source, re.MULTILINE))
     assert {hook.name for backend in candidates(BackendName.AUTO) for hook in backend.hooks} == defined
+    hooks = [hook for backend in candidates(BackendName.AUTO) for hook in backend.hooks]
+    twice = set(re.findall(r"^RAW_TRACEPOINT_AGAIN\((\w+)\)", source, re.MULTILINE))
+    assert {hook.name for hook in hooks if isinstance(hook, RawTracepoint) and hook.twice} == twice
 
 
 def test_cgroup_hooks_never_block() -> None:
@@ -142,6 +150,17 @@ def test_probes_of_dead_loaders_are_swept(tmp_path: Path) -> None:
     )
     assert sweep_stale_probes(events) == ["kprobes/r_inet_csk_accept_bcc_999999999"]
     assert events.read_text().endswith("-:kprobes/r_inet_csk_accept_bcc_999999999\n")
+
+
+def test_header_trees_of_dead_loaders_are_swept(tmp_path: Path) -> None:
+    for name in ("wattle-headers-dead", "wattle-headers-alive", "somebody-elses"):
+        (tmp_path / name / "include").mkdir(parents=True)
+    descriptor = os.open(tmp_path / "wattle-headers-alive", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert sweep_stale_headers(tmp_path) == ["wattle-headers-dead"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["somebody-elses", "wattle-headers-alive"]
+    os.close(descriptor)
+    assert sweep_stale_headers(tmp_path) == ["wattle-headers-alive"]
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("0-1\n", 2), ("0\n", 1), ("0-3,8-11\n", 12)])

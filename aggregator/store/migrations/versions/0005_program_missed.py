@@ -10,11 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column(
-        "agent_loss",
-        sa.Column("program_missed", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-    )
+    # SQLite writes an added column on the last line; made anew, the table reads as the schema would create it.
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    with op.batch_alter_table("agent_loss", recreate="always" if on_sqlite else "auto") as table:
+        table.add_column(sa.Column("program_missed", sa.BigInteger(), server_default=sa.text("0"), nullable=False))
 
 
 def downgrade() -> None:
-    op.drop_column("agent_loss", "program_missed")
+    with op.batch_alter_table("agent_loss") as table:
+        table.drop_column("program_missed")
