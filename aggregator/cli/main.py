@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from aggregator.cli import check, doctor, export, judge, propose, rehearse, review, show
-from aggregator.cli.online import access, keep, login, look, policy, say
+from aggregator.cli.online import access, keep, login, look, policy, say, verify
 from aggregator.errors import WattleError
 
 BAD_INPUT = 2
@@ -53,7 +53,7 @@ def _version() -> str:
     return __version__
 
 
-for _module in (propose, judge, review, rehearse, check, export, login, look, policy, say, keep, doctor):
+for _module in (propose, judge, review, rehearse, check, export, login, look, policy, say, keep, verify, doctor):
     _module.register(app)
 
 

@@ -53,6 +53,11 @@ class Reach:
             namespace=chosen["context"].get("namespace") or "default",
         )
 
+    @property
+    def api(self) -> KubernetesApi:
+        """The connection itself, under the rights of the kubeconfig."""
+        return self._api
+
     def token(self, namespace: str, account: str) -> str:
         """Of a ServiceAccount, for the audience `wattle` alone: no API server takes it. Raises ClusterError."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"

@@ -101,6 +101,10 @@ class KubernetesApi:
     def post(self, path: str, body: Mapping[str, Any], *, read_seconds: float = 10.0) -> dict[str, Any]:
         return self._decoded("POST", path, {}, body, read_seconds)
 
+    def delete(self, path: str, *, read_seconds: float = 10.0) -> dict[str, Any]:
+        """In the background: what it owns goes with it."""
+        return self._decoded("DELETE", path, {"propagationPolicy": "Background"}, None, read_seconds)
+
     def apply(
         self, path: str, body: Mapping[str, Any], query: Mapping[str, object], *, read_seconds: float = 10.0
     ) -> tuple[int, dict[str, Any], tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""Trying policies for real: short-lived pods, every trace of which goes by itself."""
