@@ -173,7 +173,7 @@ images: web ## build the container images into build/images (REGISTRY=, TAG=, IM
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
-BENCHES := $(foreach area,capture ingest cluster policy review,$(if $(wildcard bench/$(area).py),bench-$(area)))
+BENCHES := $(foreach area,capture ingest cluster policy review web,$(if $(wildcard bench/$(area).py),bench-$(area)))
 
 .PHONY: bench bench-page $(BENCHES)
 bench: $(BENCHES) ## every figure, one JSON object a line, kept in build/bench/

@@ -19,6 +19,7 @@ AREAS = {
     "cluster": "The cluster view",
     "policy": "The policy engine",
     "review": "Review",
+    "web": "The web page",
 }
 
 
