@@ -26,7 +26,7 @@ from aggregator.model.link import Link, link_id, link_key
 from aggregator.model.protocol import Protocol
 from aggregator.model.workload import Workload
 from aggregator.services.authority.caller import developer
-from aggregator.services.paging import Wanted, page_of_links, page_of_workloads
+from aggregator.services.paging import Wanted, page_of_links
 from aggregator.services.question import WorkloadRef
 from aggregator.services.review import Review, Sources
 from aggregator.store.decisions import DecisionLog
@@ -204,7 +204,7 @@ def pages(review: Review) -> dict[str, Callable[[], object]]:
     ref = WorkloadRef(namespace="ns-1", kind="Deployment", name=f"app-{PER_NAMESPACE}")
     return {
         "namespaces": lambda: review.namespaces(me),
-        "workloads of the cluster": lambda: page_of_workloads(review.workloads(me), Wanted()),
+        "workloads of the cluster": lambda: review.workloads_page(me, Wanted()),
         "workloads of a namespace": lambda: review.workloads(me, "ns-1"),
         "workloads of a namespace, last 24 h": lambda: review.workloads(me, "ns-1", "24h"),
         "table of a workload": lambda: page_of_links(review.workload_links(me, ref), Wanted()),

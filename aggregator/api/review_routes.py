@@ -19,7 +19,7 @@ from aggregator.api.asking import (
 from aggregator.api.problems import Responses, documented
 from aggregator.api.tabular import links_as_csv
 from aggregator.services.deciding.said_views import BaselineView
-from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces, page_of_workloads
+from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces
 from aggregator.services.spans import ALL
 from aggregator.services.topology_views import TopologyView
 from aggregator.services.views import AddressRow, AgentView, CallerView, LinkRow, NamespaceRow, StatusView, WorkloadRow
@@ -72,7 +72,7 @@ def workloads(
     namespace: NamespaceQuery = "",
     span: SpanQuery = ALL,
 ) -> Page[WorkloadRow]:
-    return page_of_workloads(review.workloads(caller, namespace, span), wanted)
+    return review.workloads_page(caller, wanted, namespace, span)
 
 
 @routes.get(

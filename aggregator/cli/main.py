@@ -40,6 +40,7 @@ def _root(  # cli.online.access reads what it was given
     service: access.Service = "",
     token_file: access.TokenFile = "",
     ca_file: access.CaFile = "",
+    cluster: access.Cluster = "",
     version: Annotated[  # its callback has printed it
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
+from aggregator.model.workload import Workload
 from aggregator.services.deciding.said_views import DecisionView
 from aggregator.services.keeping.event_views import EventView
-from aggregator.services.views import AddressRow, LinkRow, NamespaceRow, WorkloadRow
+from aggregator.services.views import AddressRow, LinkRow, NamespaceRow
 
 Row = TypeVar("Row")
 Key = tuple[Any, ...]
@@ -88,10 +89,11 @@ def class_of(row: LinkRow) -> str:
     return row.peer.address.address_class if row.peer.address is not None else "internal"
 
 
-def page_of_workloads(rows: Sequence[WorkloadRow], wanted: Wanted) -> Page[WorkloadRow]:
+def page_of_names(workloads: Sequence[Workload], wanted: Wanted) -> Page[Workload]:
+    """Workloads by their names alone, before anything else is known of them."""
     words = wanted.search.casefold().split()
-    found = [row for row in rows if not words or _has(f"{row.namespace} {row.kind} {row.name}".casefold(), words)]
-    return _paged(found, lambda row: (row.namespace, row.kind, row.name), wanted)
+    found = [w for w in workloads if not words or _has(f"{w.namespace} {w.kind} {w.name}".casefold(), words)]
+    return _paged(found, lambda w: (w.namespace, w.kind, w.name), wanted)
 
 
 def page_of_namespaces(rows: Sequence[NamespaceRow], wanted: Wanted) -> Page[NamespaceRow]:

@@ -27,6 +27,7 @@ from aggregator.services.grounds import GroundsView, grounds_view
 from aggregator.services.keeping.drifting import Drifting
 from aggregator.services.keeping.events import Events
 from aggregator.services.keeping.watching import Watching
+from aggregator.services.paging import Page, Wanted
 from aggregator.services.policies.applied_views import applied_policies, explained
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
@@ -66,7 +67,7 @@ from aggregator.services.views import (
     WorkloadRow,
 )
 from aggregator.services.wording import finding_views
-from aggregator.services.workloads import list_namespaces, list_workloads
+from aggregator.services.workloads import list_namespaces, list_workloads, workloads_page
 from aggregator.store.decisions import DecisionLog, DecisionState
 from aggregator.store.events import EventLog
 from aggregator.store.overview import Overview
@@ -205,6 +206,16 @@ class Review:
         question = self.question(caller)
         found = list_workloads(question, namespace, parse_span(span, question.now))
         if namespace and not found and namespace not in question.cluster.namespace_labels:
+            raise NotFoundError(f"there is no namespace {namespace}")
+        return found
+
+    def workloads_page(self, caller: Caller, wanted: Wanted, namespace: str = "", span: str = ALL) -> Page[WorkloadRow]:
+        """The same, a page of it: what a door asks that shows no more."""
+        if namespace:
+            caller.must(Verb.LIST, Resource.LINKS, namespace)
+        question = self.question(caller)
+        found = workloads_page(question, namespace, parse_span(span, question.now), wanted)
+        if namespace and not (found.total or wanted.search) and namespace not in question.cluster.namespace_labels:
             raise NotFoundError(f"there is no namespace {namespace}")
         return found
 

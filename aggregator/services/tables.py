@@ -50,7 +50,14 @@ def generate_for(question: Question, rows: Rows, *, namespace: str, workloads: S
             workloads=frozenset(workloads) if workloads else None,
             profile=question.profile.name,
         )
-        whole = generate(rows.clear, question.decisions, question.cluster, settings, question.selectors)
+        whole = generate(
+            rows.clear,
+            question.decisions,
+            question.cluster,
+            settings,
+            selectors=question.selectors,
+            addresses=question.addresses,
+        )
         declared = (row for row in whole.declared if _in_scope(row, namespace, workloads))
         kept = question.cut.generations[key] = (rows, replace(whole, declared=tuple(declared)))
     return kept[1]

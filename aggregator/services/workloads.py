@@ -11,6 +11,7 @@ from datetime import datetime
 
 from aggregator.model.link import ObservedLink
 from aggregator.model.workload import Workload
+from aggregator.services.paging import Page, Wanted, page_of_names
 from aggregator.services.policies.applied import AppliedPolicies, directions_of
 from aggregator.services.question import Question
 from aggregator.services.views import NamespaceRow, WorkloadRow
@@ -41,17 +42,38 @@ class _Seen:
 
 def list_workloads(question: Question, namespace: str, span: Span | None) -> list[WorkloadRow]:
     """All of a namespace, or of every namespace that the caller sees."""
-    seen = _counted(question, namespace) if span is None else _seen_in(question, namespace, span)
-    applied = question.derived.selecting
-    return [
-        _row(question, workload, seen.get(workload, _Seen()), applied)
-        for workload in sorted(question.known_workloads | seen.keys())
-        if namespace in {"", workload.namespace} and question.sight.namespace(workload.namespace)
-    ]
+    listed = _Listed(question, namespace, span)
+    return [listed.row(workload) for workload in listed.workloads]
+
+
+def workloads_page(question: Question, namespace: str, span: Span | None, wanted: Wanted) -> Page[WorkloadRow]:
+    """Of thousands, only those on the page are looked at closely."""
+    listed = _Listed(question, namespace, span)
+    page = page_of_names(listed.workloads, wanted)
+    return Page(items=[listed.row(workload) for workload in page.items], total=page.total, next_cursor=page.next_cursor)
+
+
+class _Listed:
+    """The workloads of a question, in one order, and what is known of each."""
+
+    def __init__(self, question: Question, namespace: str, span: Span | None) -> None:
+        self._question = question
+        self._seen = _counted(question, namespace) if span is None else _seen_in(question, namespace, span)
+        known = (
+            workload
+            for workload in question.known_workloads | self._seen.keys()
+            if namespace in {"", workload.namespace} and question.sight.namespace(workload.namespace)
+        )
+        self.workloads = sorted(known, key=lambda workload: (workload.namespace, workload.kind, workload.name))
+
+    def row(self, workload: Workload) -> WorkloadRow:
+        seen = self._seen.get(workload, _Seen())
+        return _row(self._question, workload, seen, self._question.derived.selecting)
 
 
 def _counted(question: Question, namespace: str) -> dict[Workload, _Seen]:
-    counts = question.overview.by_workload(question.cluster.name, namespace)
+    name = question.cluster.name
+    counts = question.overview.by_workload(name, namespace) if namespace else question.overview.whole(name)
     return {
         count.workload: _Seen(
             ingress=count.ingress,
@@ -70,19 +92,20 @@ def _seen_in(question: Question, namespace: str, span: Span) -> dict[Workload, _
 
 
 def list_namespaces(question: Question) -> list[NamespaceRow]:
-    pairs = question.overview.by_namespace(question.cluster.name)
-    names = {n.name for n in question.cluster.namespaces} | {w.namespace for w in question.known_workloads}
-    names |= {name for pair in pairs for name in (pair.src, pair.dst) if name}
-    recorded = question.overview.workloads(question.cluster.name)
-    per_namespace = Counter(workload.namespace for workload in question.known_workloads | recorded)
-    pods = Counter(pod.namespace for pod in question.cluster.pods if not pod.ended)
-    policies = Counter(policy.namespace for policy in question.cluster.policies)
+    counts = question.overview.whole(question.cluster.name)
+    known = question.known_workloads
+    names = {n.name for n in question.cluster.namespaces}
+    per_namespace = Counter(workload.namespace for workload in known)
     links: Counter[str] = Counter()
     last: dict[str, datetime] = {}
-    for pair in pairs:
-        for name in {pair.src, pair.dst} - {""}:
-            links[name] += pair.links
-            last[name] = max(last.get(name, pair.last_seen), pair.last_seen)
+    for count in counts:
+        name = count.workload.namespace
+        per_namespace[name] += count.workload not in known
+        links[name] += count.ingress + count.egress - count.inside  # a link inside is one
+        last[name] = max(last.get(name, count.last_tried), count.last_tried)
+    names |= per_namespace.keys()
+    pods = Counter(pod.namespace for pod in question.cluster.pods if not pod.ended)
+    policies = Counter(policy.namespace for policy in question.cluster.policies)
     return [
         NamespaceRow(
             name=name,

@@ -53,6 +53,10 @@ TokenFile = Annotated[
 CaFile = Annotated[
     str, typer.Option("--ca-file", envvar="WATTLE_CA_FILE", metavar="FILE", help="Authority of the server's TLS.")
 ]
+Cluster = Annotated[
+    str,
+    typer.Option("--cluster", envvar="WATTLE_CLUSTER", metavar="NAME", help="Where the aggregator knows several."),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class Access:
     service: str = ""
     token_file: str = ""
     ca_file: str = ""
+    cluster: str = ""
 
     def reach(self) -> "Reach":
         """Raises ClusterError."""
@@ -100,7 +105,7 @@ def connected(context: typer.Context) -> Iterator[Rest]:
 def opened(how: Access) -> Iterator[Rest]:
     ca_file = Path(how.ca_file) if how.ca_file else None
     if how.server:
-        yield Rest(how.server, lambda: token_of(how), ca_file=ca_file)
+        yield Rest(how.server, lambda: token_of(how), ca_file=ca_file, cluster=how.cluster)
         return
     try:
         reach = how.reach()
@@ -108,7 +113,7 @@ def opened(how: Access) -> Iterator[Rest]:
         raise InputError(f"which aggregator? name one with --server URL; {error}") from error
     namespace, name = pair(how.service or SERVICE, "--service")
     with contextlib.closing(reach), reach.forwarded(namespace, name) as port:
-        yield Rest(f"http://127.0.0.1:{port}", lambda: token_of(how))
+        yield Rest(f"http://127.0.0.1:{port}", lambda: token_of(how), cluster=how.cluster)
 
 
 def token_of(how: Access) -> str:

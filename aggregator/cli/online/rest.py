@@ -46,12 +46,13 @@ Query = Mapping[str, object]
 class Rest:
     """One server. Blocking."""
 
-    def __init__(self, address: str, token: Token, *, ca_file: Path | None = None) -> None:
+    def __init__(self, address: str, token: Token, *, ca_file: Path | None = None, cluster: str = "") -> None:
         parts = urlsplit(address)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise InputError(f"--server {address!r} is no address: write http://HOST:PORT or https://HOST")
         self.address = address.rstrip("/")
         self._token = token
+        self._cluster = cluster
         self._safe = parts.scheme == "https" or parts.hostname in _LOOPBACK
         self._bearer = ""
         self._pool = urllib3.PoolManager(
@@ -105,7 +106,8 @@ class Rest:
         body: Mapping[str, Any] | None = None,
         if_match: str = "",
     ) -> urllib3.BaseHTTPResponse:
-        asked = urlencode({key: value for key, value in (query or {}).items() if value not in {None, ""}})
+        everything = {**(query or {}), "cluster": self._cluster}
+        asked = urlencode({key: value for key, value in everything.items() if value not in {None, ""}})
         url = f"{self.address}{PREFIX}{path}{'?' + asked if asked else ''}"
         answer = self._once(method, url, body, if_match)
         if answer.status == 401 and not self._bearer:

@@ -135,17 +135,20 @@ def explain_policy(policy: NetworkPolicy, matches: Sequence[Match], view: View) 
     rules = policy.rules(view.direction)
     allowing = [n for n, match in enumerate(matches, start=1) if match is True]
     unknown = [n for n, match in enumerate(matches, start=1) if isinstance(match, Unknown)]
-    only_port = [
-        n for n, rule in enumerate(rules, start=1) if rule_peers_match(rule, policy.namespace, view) is not False
-    ]
+
+    def only_port() -> list[int]:
+        """Asked of those alone that match nothing: it is half of the work again."""
+        numbered = enumerate(rules, start=1)
+        return [n for n, rule in numbered if rule_peers_match(rule, policy.namespace, view) is not False]
+
     if not rules:
         reason, numbers = PolicyReason.NO_RULES, []
     elif allowing:
         reason, numbers = PolicyReason.ALLOWED, allowing
     elif unknown:
         reason, numbers = PolicyReason.UNKNOWN, unknown
-    elif only_port:
-        reason, numbers = PolicyReason.PORT_NOT_MATCHED, only_port
+    elif by_peer := only_port():
+        reason, numbers = PolicyReason.PORT_NOT_MATCHED, by_peer
     else:
         reason, numbers = PolicyReason.PEER_NOT_MATCHED, []
     return PolicyFinding(policy=str(policy), reason=reason, rules=tuple(numbers))

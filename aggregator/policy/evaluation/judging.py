@@ -4,14 +4,17 @@ Enters: policies and connections. Leaves: Explanations of the plain evaluator, a
 Invariant: a policy is left out of a question only when it selects neither end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from aggregator.model.adminpolicy import Policy
 from aggregator.model.cluster import ClusterSnapshot, Labels
 from aggregator.model.endpoint import Connection, Endpoint, NodeEndpoint, PodEndpoint
-from aggregator.model.networkpolicy import NetworkPolicy
+from aggregator.model.networkpolicy import NetworkPolicy, Rule
+from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import Explanation, Verdict
 from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.evaluation.matching import View, peer_matches
 from aggregator.policy.profiles.profile import Profile
 
 
@@ -43,13 +46,53 @@ class Judge:
         return found
 
     def explain(self, connection: Connection) -> Explanation:
+        return self._evaluated(self._relevant(connection.src, connection.dst), connection)
+
+    def between(self, src: Endpoint, dst: Endpoint) -> Callable[[Connection], Explanation]:
+        """For many connections of one pair: peers that cannot mean the other end are left out once, and rules of those.
+
+        The verdicts are those of `explain`; the reasons are not, for they no longer know of such rules.
+        """
+        pruned = [self._pruned(policy, src, dst) for policy in self._relevant(src, dst)]
+        return lambda connection: self._evaluated(pruned, connection)
+
+    def _relevant(self, src: Endpoint, dst: Endpoint) -> list[NetworkPolicy]:
         # Identity, not equality: hashing a whole policy costs more than evaluating it.
-        relevant: list[Policy] = list(self.selecting(connection.src))
+        relevant = list(self.selecting(src))
         known = {id(policy) for policy in relevant}
-        relevant += [policy for policy in self.selecting(connection.dst) if id(policy) not in known]
-        found = evaluate((*relevant, *self.others), self._cluster, connection, self._profile)
+        return [*relevant, *(policy for policy in self.selecting(dst) if id(policy) not in known)]
+
+    def _evaluated(self, policies: Sequence[NetworkPolicy], connection: Connection) -> Explanation:
+        found = evaluate((*policies, *self.others), self._cluster, connection, self._profile)
         self.asked.append((connection, found.verdict))
         return found
+
+    def _pruned(self, policy: NetworkPolicy, src: Endpoint, dst: Endpoint) -> NetworkPolicy:
+        return replace(
+            policy,
+            policy_types=tuple(d for d in Direction if d in policy.directions),  # said: rules may be gone
+            egress=self._meant(policy, Direction.EGRESS, src, dst),
+            ingress=self._meant(policy, Direction.INGRESS, dst, src),
+        )
+
+    def _meant(self, policy: NetworkPolicy, direction: Direction, end: Endpoint, other: Endpoint) -> tuple[Rule, ...]:
+        rules = policy.rules(direction)
+        if not isinstance(end, PodEndpoint):
+            return rules
+        view = View(
+            direction=direction,
+            subject=end.pod,
+            other=other,
+            connection=Connection(src=end, dst=other, protocol=Protocol.TCP, port=1),  # peers do not look at it
+            cluster=self._cluster,
+            profile=self._profile,
+        )
+        found = []
+        for rule in rules:
+            peers = tuple(peer for peer in rule.peers if peer_matches(peer, policy.namespace, view) is not False)
+            if peers or not rule.peers:
+                found.append(replace(rule, peers=peers))
+        return tuple(found)
 
 
 def example(connection: Connection) -> str:

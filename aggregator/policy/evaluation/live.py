@@ -5,11 +5,11 @@ Invariant: `candidates` is never too small; two pods stand for one another only 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from aggregator.model.address import IPAddress, IPNetwork
-from aggregator.model.cluster import ClusterSnapshot, Labels, Pod
+from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot, Labels, Pod
 from aggregator.model.endpoint import AddressEndpoint, Connection, Endpoint, NodeEndpoint, PodEndpoint
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, Operator, PolicyPeer, SelectorPeer
 from aggregator.model.protocol import Protocol
@@ -44,24 +44,29 @@ class Live:
             for backend in service.backends
         )
         self._nodes = tuple(NodeEndpoint(node=node, ip=ip) for node in cluster.nodes for ip in node.addresses)
-        self._index: dict[tuple[str, str, str], list[int]] = {}
-        self._by_namespace: dict[str, list[int]] = {}
-        self.ends: list[LiveEnd] = []
-        self._ips: list[tuple[IPAddress, ...]] = []
+        self._workloads: dict[str, list[Workload]] = {}
+        for workload in cluster.pods_by_workload.keys() | self._records.keys():
+            self._workloads.setdefault(workload.namespace, []).append(workload)
+        labels = cluster.namespace_labels.items()
+        self._misnamed = frozenset(name for name, worn in labels if worn.get(NAMESPACE_NAME_LABEL) != name)
+        self._in_namespace: dict[str, _Indexed] = {}
         self._namespaces: dict[LabelSelector, tuple[str, ...]] = {}
-        for workload in sorted(set(cluster.pods_by_workload) | set(self._records)):
-            for pod in self.pods(workload):
-                if not pod.host_network:
-                    self._add(workload, pod)
         self._node_ends = [LiveEnd(end=Nodes(cluster=cluster.name), endpoint=node) for node in self._nodes]
 
-    def _add(self, workload: Workload, pod: Pod) -> None:
-        number = len(self.ends)
-        self.ends.append(LiveEnd(end=workload, endpoint=pod_endpoint(pod)))
-        self._ips.append(pod.ips)
-        self._by_namespace.setdefault(pod.namespace, []).append(number)
-        for key, value in pod.labels:
-            self._index.setdefault((pod.namespace, key, value), []).append(number)
+    def _indexed(self, namespace: str) -> "_Indexed":
+        """Each namespace when it is first asked for: most questions are about one or two of hundreds."""
+        found = self._in_namespace.get(namespace)
+        if found is None:
+            found = self._in_namespace[namespace] = _Indexed()
+            for workload in sorted(self._workloads.get(namespace, ())):
+                for pod in self.pods(workload):
+                    if not pod.host_network:
+                        found.add(workload, pod)
+        return found
+
+    def _everywhere(self) -> Iterable[tuple[str, "_Indexed"]]:
+        for namespace in sorted(self._workloads):
+            yield namespace, self._indexed(namespace)
 
     # ---- link ends ---------------------------------------------------------------------------------------------------
 
@@ -127,44 +132,66 @@ class Live:
     def candidates(self, policy: NetworkPolicy, peers: Sequence[PolicyPeer]) -> list[LiveEnd]:
         """Every live end that these peers of a policy could mean; some that they do not."""
         if not peers:
-            return [*self.ends, *self._node_ends]
-        numbers: set[int] = set()
+            return [*(end for _, indexed in self._everywhere() for end in indexed.ends), *self._node_ends]
+        numbers: set[tuple[str, int]] = set()
         nodes: set[int] = set()
         for peer in peers:
             match peer:
                 case SelectorPeer():
                     numbers |= self._selected(policy.namespace, peer)
                 case IPBlock(cidr=cidr):
-                    numbers |= {n for n, ips in enumerate(self._ips) if _touches(ips, cidr)}
+                    numbers |= {
+                        (name, n)
+                        for name, indexed in self._everywhere()
+                        for n, ips in enumerate(indexed.ips)
+                        if _touches(ips, cidr)
+                    }
                     nodes |= {n for n, node in enumerate(self._nodes) if _touches((node.ip,), cidr)}
                 case _:
                     assert_never(peer)
-        return [*(self.ends[number] for number in sorted(numbers)), *(self._node_ends[n] for n in sorted(nodes))]
+        found = (self._indexed(name).ends[number] for name, number in sorted(numbers))
+        return [*found, *(self._node_ends[n] for n in sorted(nodes))]
 
-    def _selected(self, namespace: str, peer: SelectorPeer) -> set[int]:
+    def _selected(self, namespace: str, peer: SelectorPeer) -> set[tuple[str, int]]:
         names: Iterable[str] = (namespace,)
         if peer.namespace_selector is not None:
             names = self._matching_namespaces(peer.namespace_selector)
         alternatives = [] if peer.pod_selector is None else _alternatives(peer.pod_selector)
-        found: set[int] = set()
+        found: set[tuple[str, int]] = set()
         for name in names:
+            indexed = self._indexed(name)
             if alternatives:
-                postings: list[list[int]] = [
-                    [n for label in any_of for n in self._index.get((name, *label), ())] for any_of in alternatives
-                ]
-                shortest: list[int] = min(postings, key=len)
-                found.update(shortest)
+                postings = [[n for label in any_of for n in indexed.by_label.get(label, ())] for any_of in alternatives]
+                found.update((name, n) for n in min(postings, key=len))
             else:
-                found.update(self._by_namespace.get(name, ()))
+                found.update((name, n) for n in range(len(indexed.ends)))
         return found
 
     def _matching_namespaces(self, selector: LabelSelector) -> tuple[str, ...]:
         found = self._namespaces.get(selector)
         if found is None:
+            named = [value for key, value in selector.match_labels if key == NAMESPACE_NAME_LABEL]
+            asked = {*named, *self._misnamed} & self._workloads.keys() if named else self._workloads.keys()
             found = self._namespaces[selector] = tuple(
-                name for name in self._by_namespace if selector.matches(labels_of_namespace(self._cluster, name))
+                name for name in sorted(asked) if selector.matches(labels_of_namespace(self._cluster, name))
             )
         return found
+
+
+@dataclass(slots=True)
+class _Indexed:
+    """The live ends of one namespace, in the order of their workloads."""
+
+    ends: list[LiveEnd] = field(default_factory=list)
+    ips: list[tuple[IPAddress, ...]] = field(default_factory=list)
+    by_label: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+
+    def add(self, workload: Workload, pod: Pod) -> None:
+        number = len(self.ends)
+        self.ends.append(LiveEnd(end=workload, endpoint=pod_endpoint(pod)))
+        self.ips.append(pod.ips)
+        for label in pod.labels:
+            self.by_label.setdefault(label, []).append(number)
 
 
 def _alternatives(selector: LabelSelector) -> list[list[tuple[str, str]]]:

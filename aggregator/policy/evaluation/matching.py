@@ -109,11 +109,12 @@ def _selector_matches(peer: SelectorPeer, namespace: str, view: View) -> Match:
 def _pod_matches(peer: SelectorPeer, pod: Pod, namespace: str, cluster: ClusterSnapshot) -> bool:
     """NP-12 to NP-14: both = AND, pods alone = the policy's own namespace, namespaces alone = all their pods."""
     pods, namespaces = peer.pod_selector, peer.namespace_selector
-    if pods is not None and not pods.matches(dict(pod.labels)):
-        return False
     if namespaces is None:
-        return pod.namespace == namespace
-    return namespaces.matches(labels_of_namespace(cluster, pod.namespace))
+        within = pod.namespace == namespace
+    else:
+        within = namespaces.matches(labels_of_namespace(cluster, pod.namespace))
+    # The namespace first: it is the cheaper question.
+    return within and (pods is None or pods.matches(dict(pod.labels)))
 
 
 def block_matches(cidr: IPNetwork, excepts: Sequence[IPNetwork], view: View) -> Match:

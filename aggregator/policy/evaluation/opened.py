@@ -76,9 +76,10 @@ def _allowed(src: Endpoint, dst: Endpoint, judge: Judge) -> Iterator[tuple[Proto
     """The ports at which this pair may connect; nothing where no policy has a say."""
     asked = [*judge.selecting(src), *judge.selecting(dst), *judge.others]
     pod = dst.pod if isinstance(dst, PodEndpoint) else None
+    explain = judge.between(src, dst)
     for protocol, spans in intervals(asked, pod).items():
         for span in spans:
-            said = judge.explain(connect(src, dst, protocol, span[0]))
+            said = explain(connect(src, dst, protocol, span[0]))
             if is_exempt(said):
                 return
             if said.verdict is Verdict.ALLOWED:

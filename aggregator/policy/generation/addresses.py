@@ -6,6 +6,7 @@ owns now, is INTERNAL and never becomes an ipBlock.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from aggregator.model.address import AddressClass, Classification, IPAddress, IPNetwork
@@ -38,6 +39,7 @@ class Addresses:
     def pod_and_service_cidrs(self) -> tuple[IPNetwork, ...]:
         return (*self._cidrs.of(CidrRole.POD), *self._cidrs.of(CidrRole.SERVICE))
 
+    @cached_property
     def all_own(self) -> tuple[IPNetwork, ...]:
         """Every range and address that is the cluster's own."""
         ranges = (*self.pod_and_service_cidrs, *self._cidrs.of(CidrRole.NODE))
@@ -79,7 +81,7 @@ class Addresses:
         if end.prefix_length is None:
             return self.writable(end.ip)
         network = network_of_end(end)
-        return not any(network.overlaps(own) for own in self.all_own())
+        return not any(network.overlaps(own) for own in self.all_own)
 
     def writable(self, ip: IPAddress) -> bool:
         """May it ever be an ipBlock? A neighbour in the nodes' subnet may, a pod's or a Service's address never."""

@@ -64,7 +64,7 @@ class DirectionWriter:
         self._dns = dns
         self._cluster = cluster
         self._cluster_cidrs = addresses.pod_and_service_cidrs
-        self._cluster_barred = addresses.all_own()
+        self._addresses = addresses
         self._host_addresses = (
             *(ip for node in cluster.nodes for ip in node.addresses),
             *(backend.ip for backend in peers.api_backends),
@@ -120,7 +120,7 @@ class DirectionWriter:
             if not row.included and (end := row.other(direction).address) is not None
         ]
         others = [network for alias in self._decisions.aliases if not alias.allowed for network in alias.networks]
-        return [*self._cluster_barred, *METADATA_ADDRESSES, *left_out, *others]
+        return [*self._addresses.all_own, *METADATA_ADDRESSES, *left_out, *others]
 
     def _cover(
         self, networks: Sequence[IPNetwork], barred: Sequence[IPNetwork], direction: Direction, written: Written

@@ -49,15 +49,18 @@ def generate(
     decisions: Decisions,
     cluster: ClusterSnapshot,
     settings: Settings,
+    *,
     selectors: Selectors | None = None,
+    addresses: Addresses | None = None,
 ) -> Generation:
     """One proposal for each workload that was seen or that a person decided about.
 
-    `selectors`: of this cluster and these label lists, where they are at hand.
+    `selectors`, `addresses`: of this cluster and these decisions, where they are at hand.
     """
     known = selectors or Selectors(cluster, decisions.labels.workload_labels)
+    owned = addresses or Addresses(cluster, decisions)
     with _collector_paused():
-        return _Generator(list(links), decisions, cluster, settings, known).run()
+        return _Generator(list(links), decisions, cluster, settings, selectors=known, addresses=owned).run()
 
 
 @contextmanager
@@ -80,7 +83,9 @@ class _Generator:
         decisions: Decisions,
         cluster: ClusterSnapshot,
         settings: Settings,
+        *,
         selectors: Selectors,
+        addresses: Addresses,
     ) -> None:
         known = {row.link for row in links} if decisions.links else set()
         unseen = [link for link, choice in decisions.links if choice is Choice.INCLUDE and link not in known]
@@ -92,7 +97,7 @@ class _Generator:
         self._settings = settings
         self._selectors = selectors
         self._peers = Peers(cluster, self._selectors)
-        self._addresses = Addresses(cluster, decisions)
+        self._addresses = addresses
         outside = [end.ip for row in self._links for end in (row.link.src, row.link.dst) if isinstance(end, Address)]
         self._dns = find_dns(cluster, outside) if settings.synthesise_dns else ClusterDNS()
         self._facts = Facts(decisions=decisions, settings=settings, peers=self._peers, dns=self._dns, cluster=cluster)

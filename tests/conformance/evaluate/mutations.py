@@ -134,15 +134,15 @@ MUTATIONS = (
         name="bare podSelector = any namespace",
         owner=matching,
         function="_pod_matches",
-        old="return pod.namespace == namespace",
-        new="return True",
+        old="within = pod.namespace == namespace",
+        new="within = True",
     ),
     Mutation(
         name="bare namespaceSelector = own namespace only",
         owner=matching,
         function="_pod_matches",
-        old="return namespaces.matches(labels_of_namespace(cluster, pod.namespace))",
-        new="return namespaces.matches(labels_of_namespace(cluster, pod.namespace))"
+        old="within = namespaces.matches(labels_of_namespace(cluster, pod.namespace))",
+        new="within = namespaces.matches(labels_of_namespace(cluster, pod.namespace))"
         " and (pods is not None or pod.namespace == namespace)",
     ),
     Mutation(
@@ -156,8 +156,8 @@ MUTATIONS = (
         name="ns+pod: pod part ignored",
         owner=matching,
         function="_pod_matches",
-        old="if pods is not None and not",
-        new="if namespaces is None and pods is not None and not",
+        old="(pods is None or pods",
+        new="(pods is None or namespaces is not None or pods",
     ),
     Mutation(
         name="except ignored",
@@ -303,8 +303,8 @@ MUTATIONS = (
         name="missing label equals empty value (seen in cyclonus)",
         owner=_SELECTOR,
         function="matches",
-        old="labels.get(key) == value",
-        new='labels.get(key, "") == value',
+        old="labels.get(key) != value",
+        new='labels.get(key, "") != value',
     ),
     Mutation(
         name="matchExpressions ignored",

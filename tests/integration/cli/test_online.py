@@ -174,6 +174,7 @@ def test_a_login_keeps_names_and_no_token(run: Run, guarded: str, tmp_path: Path
         (("links", "deploy/nope", "-n", "shop"), "there is no Deployment nope in the namespace shop"),
         (("links", *WEB, "--span", "3weeks"), "'3weeks' is no span"),
         (("links", *WEB, "--sort", "colour"), "there is no column 'colour'"),
+        (("--cluster", "elsewhere", "links", *WEB), "there is no such cluster here"),
         (("links", "deploy/web"), "name a namespace: -n NAMESPACE"),
         (("policy", *WEB, "--submit", "--show", "diff"), "ask one"),
         (("policy", "-A"), "needs --to DIRECTORY"),

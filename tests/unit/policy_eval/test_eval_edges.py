@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import product
 
 import numpy as np
 import pytest
@@ -23,10 +24,13 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.verdict import DirectionOutcome, PolicyReason, Verdict
 from aggregator.model.workload import Workload
 from aggregator.policy.compiled import VERDICTS, compile_policies
-from aggregator.policy.evaluation.endpoints import endpoint_of_address, pair
+from aggregator.policy.evaluation.endpoints import endpoint_of_address, pair, pod_endpoint
 from aggregator.policy.evaluation.evaluate import evaluate
+from aggregator.policy.evaluation.judging import Judge
+from aggregator.policy.evaluation.live import connect
 from aggregator.policy.manifest.parse import parse_policy
 from aggregator.policy.profiles.known import GENERIC, OVN_KUBERNETES, WEAVE
+from tests.unit.policy_gen.town import TOWN
 
 PAGE = {
     "name": "edges",
@@ -305,3 +309,31 @@ def test_two_addresses_of_one_pod_are_one_pod():
     connection = Connection(src=ends[0], dst=ends[1], protocol=Protocol.TCP, port=80)
     assert evaluate([deny], scenario.cluster, connection).egress.outcome is DirectionOutcome.SELF
     assert compile_policies([deny], scenario.cluster).verdict(*ends, Protocol.TCP, 80) is Verdict.ALLOWED
+
+
+def test_a_pair_asked_often_gets_the_verdicts_of_one_asked_once() -> None:
+    """`between` leaves out what cannot mean the other end; it must never leave out the isolation itself."""
+    here = [pod for pod in TOWN.pods if not pod.host_network]
+    apps = sorted({label for pod in here for label in pod.labels})
+    peers = tuple(SelectorPeer(pod_selector=LabelSelector(match_labels=(label,))) for label in apps[:3])
+    policies = [
+        NetworkPolicy(
+            namespace=namespace,
+            name=f"p{number}",
+            policy_types=types,
+            ingress=(Rule(peers=peers[:2], ports=(PolicyPort(port=80),)), Rule(peers=peers[2:])),
+            egress=(Rule(peers=peers),) if number else (),
+        )
+        for namespace in {pod.namespace for pod in here}
+        for number, types in enumerate((None, (Direction.INGRESS, Direction.EGRESS)))
+    ]
+    judge = Judge(policies, TOWN, GENERIC)
+    verdicts = set()
+    for src, dst in product(here, here):
+        ends = pod_endpoint(src), pod_endpoint(dst)
+        explain = judge.between(*ends)
+        for port in (80, 81):
+            connection = connect(*ends, Protocol.TCP, port)
+            assert explain(connection).verdict is judge.explain(connection).verdict, connection
+            verdicts.add(explain(connection).verdict)
+    assert len(verdicts) > 1
