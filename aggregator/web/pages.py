@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import RedirectResponse
 
 from aggregator.errors import NotFoundError
+from aggregator.services.keeping.events import WantedEvents
 from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
 from aggregator.services.topology_views import fate_of
@@ -30,6 +31,7 @@ from aggregator.web.workload import (
 routes = APIRouter()
 SHOWN = 100  # rows of a list, until more are asked for
 MOST_SHOWN = 2000
+DRIFT = WantedEvents(kinds=("new-link", "gone-link"))
 
 NamespacePath = Annotated[str, Path(max_length=63)]
 YAML = "application/yaml"  # RFC 9512
@@ -53,7 +55,7 @@ def home(visit: VisitDep) -> Response:
     for row in workloads:
         by_namespace.setdefault(row.namespace, []).append(row)
     coverage = {name: _coverage(rows) for name, rows in by_namespace.items()}
-    drift = Counter(event.subject.partition("/")[0] for event in visit.review.events.events(visit.caller))
+    drift = Counter(event.subject.partition("/")[0] for event in visit.review.events.events(visit.caller, DRIFT))
     words = visit.asked("q").casefold()
     listed = [row for row in namespaces if words in row.name.casefold()]
     most = _most(visit.asked("show"))
@@ -132,7 +134,7 @@ def namespace_page(
     filtered = bool(q or verdict)
     words, most = visit.asked("w").casefold(), _most(visit.asked("show"))
     listed = [row for row in workloads if words in f"{row.name} {row.kind}".casefold()]
-    drift = Counter(event.subject for event in visit.review.events.events(visit.caller))
+    drift = Counter(event.subject for event in visit.review.events.events(visit.caller, DRIFT))
     return visit.page(
         "namespace.html",
         nav="",
