@@ -46,6 +46,13 @@ def test_trying_policies_is_granted_only_when_it_is_asked_for() -> None:
     assert "dry-run" not in str(render())
 
 
+def test_verifying_is_granted_only_when_it_is_asked_for_and_as_the_tests_run_it() -> None:
+    role = named(render({"rbac": {"verifyRole": True}}), "ClusterRole", "wattle-verify")
+    file = ROOT / "deploy" / "rbac" / "verify.yaml"
+    assert role["rules"] == yaml.safe_load(file.read_text())["rules"]
+    assert "wattle-verify" not in str(render())
+
+
 def test_the_agent_has_no_right_and_no_token_for_the_api_server() -> None:
     objects = render()
     subjects = [s["name"] for e in objects if e["kind"].endswith("Binding") for s in e["subjects"]]
