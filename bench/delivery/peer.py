@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from aggregator.__main__ import collect_rarely
 from aggregator.ingest import IngestLimits, IngestServer, LoopbackPlaintext, MutualTLS, PlaintextOnLoopback, ServerTls
 from aggregator.ingest.server import ingest_server
 from aggregator.model.link import Link
@@ -78,6 +79,7 @@ async def ingest(url: str) -> None:
 
 
 async def aggregator(url: str, certificates: str = "") -> None:
+    collect_rarely()
     store = open_store(url)
     recorder = Recorder(sink=store.sink, resolver=View(), known_addresses=store.external_addresses)
     authenticator = MutualTLS() if certificates else LoopbackPlaintext()

@@ -26,6 +26,7 @@ from tests.flowlink import CLUSTER
 
 PRODUCERS = 3
 DRAIN_SECONDS = 120.0
+DRAIN_SECONDS_A_KILL = 0.5  # what the producers wrote while nobody took it
 
 
 class Chaos:
@@ -107,8 +108,9 @@ class Chaos:
         for number in range(PRODUCERS):
             self.start_producer(number)
         end = time.monotonic() + seconds if not kills else float("inf")
+        pause_seconds = (0.05, 0.3) if kills else (0.1, 0.6)
         while time.monotonic() < end and (not kills or sum(self.kills.values()) < kills):
-            time.sleep(self._random.uniform(0.1, 0.6))
+            time.sleep(self._random.uniform(*pause_seconds))
             with contextlib.suppress(ProcessLookupError):
                 self.strike()
             self.reap()
@@ -116,7 +118,7 @@ class Chaos:
     def settle(self) -> Verdict:
         """Let everything be delivered, then compare."""
         (self._directory / "stop").touch()
-        deadline = time.monotonic() + DRAIN_SECONDS
+        deadline = time.monotonic() + DRAIN_SECONDS + sum(self.kills.values()) * DRAIN_SECONDS_A_KILL
         store = None
         while True:
             self.reap()

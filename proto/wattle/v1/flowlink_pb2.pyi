@@ -174,9 +174,13 @@ class AgentMessage(_message.Message):
         """first message of a stream, and only then"""
 
     @_builtins.property
-    def batch(self) -> Global___Batch: ...
+    def batch(self) -> Global___Batch:
+        """the spool's next number"""
+
     @_builtins.property
-    def gap(self) -> Global___Gap: ...
+    def gap(self) -> Global___Gap:
+        """in place of the numbers that it names"""
+
     @_builtins.property
     def node_report(self) -> Global___NodeReport:
         """has no sequence number: a lost one is replaced by the next"""
@@ -213,11 +217,17 @@ class ServerMessage(_message.Message):
         """answers Hello"""
 
     @_builtins.property
-    def ack(self) -> Global___Ack: ...
+    def ack(self) -> Global___Ack:
+        """after COMMIT, for any number of batches"""
+
     @_builtins.property
-    def reject(self) -> Global___Reject: ...
+    def reject(self) -> Global___Reject:
+        """one batch was quarantined; the stream goes on"""
+
     @_builtins.property
-    def go_away(self) -> Global___GoAway: ...
+    def go_away(self) -> Global___GoAway:
+        """the last message of a stream"""
+
     @_builtins.property
     def settings(self) -> Global___Settings:
         """whenever they change, and once after Welcome"""
@@ -277,10 +287,12 @@ class Hello(_message.Message):
     instance: _builtins.int
     """random, one per agent process; what a cursor is fenced by"""
     @_builtins.property
-    def clock(self) -> Global___Clock: ...
+    def clock(self) -> Global___Clock:
+        """read when Hello is written"""
+
     @_builtins.property
     def lineage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """instances that have used this spool since its last Welcome, and the one of that Welcome; ends with"""
+        """random numbers: the instances that have used this spool since its last Welcome, and the one of that Welcome; ends with"""
 
     def __init__(
         self,
@@ -349,7 +361,7 @@ class Batch(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
-    """>= 1, dense within an epoch"""
+    """>= 1, dense within an epoch; given by the spool"""
     remotes: _builtins.bytes
     """table of remote addresses: 16 bytes each, IPv4 as v4-mapped IPv6 (RFC 4291 section 2.5.5.2)"""
     columns: _builtins.bytes
@@ -359,7 +371,9 @@ class Batch(_message.Message):
     remotes4: _builtins.bytes
     """the IPv4 ones of the remote addresses: 4 bytes each, in network order"""
     @_builtins.property
-    def interval(self) -> Global___Interval: ...
+    def interval(self) -> Global___Interval:
+        """from one swap of the kernel's maps to the next"""
+
     @_builtins.property
     def locals(self) -> _containers.RepeatedCompositeFieldContainer[Global___Local]:
         """table of the pods' sides"""
@@ -370,7 +384,7 @@ class Batch(_message.Message):
 
     @_builtins.property
     def loss(self) -> Global___Loss:
-        """what was lost since the previous batch"""
+        """what was lost since the previous batch; zeros are left out"""
 
     @_builtins.property
     def kinds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Kind]:
@@ -453,9 +467,9 @@ class Interval(_message.Message):
     END_WALL_NS_FIELD_NUMBER: _builtins.int
     STEP_MS_FIELD_NUMBER: _builtins.int
     start_wall_ns: _builtins.int
-    """wall time of the swap that opened the interval"""
+    """wall time of the swap that opened the interval, ns since 1970-01-01T00:00Z"""
     end_wall_ns: _builtins.int
-    """wall time of the swap that closed it; > start"""
+    """wall time of the swap that closed it, ns since 1970-01-01T00:00Z; > start"""
     step_ms: _builtins.int
     """unit of Columns.first_step and Columns.steps, ms, chosen by the agent so that most of them fit one byte;"""
     def __init__(
@@ -495,15 +509,15 @@ class Local(_message.Message):
     namespace: _builtins.str
     """from the kubelet's log folders; "" when there is none (yet)"""
     pod_name: _builtins.str
-    """likewise"""
+    """from the kubelet's log folders; "" when there is none (yet)"""
     container_name: _builtins.str
-    """likewise"""
+    """from the kubelet's log folders; "" when there is none (yet)"""
     cgroup_id: _builtins.int
-    """kernel id of the cgroup; never reused within a boot"""
+    """kernel id of the cgroup, > 0 (bpf_get_current_cgroup_id); never reused within a boot"""
     netns_cookie: _builtins.int
-    """kernel cookie of the network namespace; never reused within a boot"""
+    """kernel cookie of the network namespace (SO_NETNS_COOKIE), 0 = not known; never reused within a boot"""
     host_network: _builtins.bool
-    """the pod shares the node's network namespace"""
+    """the pod shares the node's network namespace: its cookie is that of the node's own"""
     address: _builtins.bytes
     """the pod's own address as seen on the socket, 16 bytes; empty when the socket was unbound"""
     def __init__(
@@ -621,11 +635,11 @@ class Columns(_message.Message):
 
     @_builtins.property
     def first_step(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """first event, in interval.step_ms after interval.start_wall_ns (0 when it was earlier)"""
+        """first event, in units of interval.step_ms after interval.start_wall_ns (0 when it was earlier)"""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """from the first event to the last, in interval.step_ms"""
+        """from the first event to the last, in units of interval.step_ms"""
 
     @_builtins.property
     def server_port(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -685,7 +699,7 @@ class Loss(_message.Message):
     map_full: _builtins.int
     """events refused because the kernel's flow map was full"""
     ring_lost: _builtins.int
-    """first-sight announcements that found the ring buffer full (identity may be late, no count is lost)"""
+    """number of first-sight announcements that found the ring buffer full (identity may be late, no count is lost)"""
     drain_lost: _builtins.int
     """entries that could not be read back from the kernel"""
     unresolved: _builtins.int
@@ -734,8 +748,9 @@ class Gap(_message.Message):
     from_seq: _builtins.int
     """first missing sequence number; == committed_seq + 1"""
     to_seq: _builtins.int
-    """last missing one; >= from_seq"""
+    """last missing sequence number; >= from_seq"""
     reason: Global___GapReason.ValueType
+    """what the spool found"""
     records: _builtins.int
     """flow records lost, where known"""
     def __init__(
@@ -770,6 +785,7 @@ class NodeReport(_message.Message):
     CLOCK_FIELD_NUMBER: _builtins.int
     CIDR_HINTS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """agent's version, for people"""
     kernel: _builtins.str
     """uname -r"""
     backend: _builtins.str
@@ -779,15 +795,19 @@ class NodeReport(_message.Message):
     spool_bytes: _builtins.int
     """bytes waiting in the spool"""
     spool_batches: _builtins.int
-    """batches waiting in the spool"""
+    """batches waiting in the spool, >= 0"""
     @_builtins.property
     def refused(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """backends that were tried and why they were refused, as sentences"""
 
     @_builtins.property
-    def clock(self) -> Global___Clock: ...
+    def clock(self) -> Global___Clock:
+        """read when the report is made: the aggregator shows how far the node's clock is off"""
+
     @_builtins.property
-    def cidr_hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___CidrHint]: ...
+    def cidr_hints(self) -> _containers.RepeatedCompositeFieldContainer[Global___CidrHint]:
+        """from /proc/<pid>/cmdline of the processes that Settings.cidr_processes names; at most 64"""
+
     def __init__(
         self,
         *,
@@ -854,13 +874,13 @@ class Welcome(_message.Message):
     committed_seq: _builtins.int
     """last committed sequence number of (cluster, agent_id, epoch); 0 = none"""
     window_batches: _builtins.int
-    """batches in flight at most"""
+    """batches in flight at most, >= 1"""
     window_bytes: _builtins.int
-    """bytes in flight at most"""
+    """bytes in flight at most, >= 1"""
     max_batch_bytes: _builtins.int
-    """a batch larger than this is rejected"""
+    """a batch of more bytes than this is rejected"""
     retry_after_ms: _builtins.int
-    """> 0: too many agents are replaying; come back after this time"""
+    """> 0: too many agents are replaying; come back after this time, ms"""
     columns_version: _builtins.int
     """newest spelling of Columns that the server reads: 0 = that of 0.1.0, 1 = both"""
     def __init__(
@@ -888,9 +908,9 @@ class Ack(_message.Message):
     COMMITTED_SEQ_FIELD_NUMBER: _builtins.int
     THROTTLE_MS_FIELD_NUMBER: _builtins.int
     committed_seq: _builtins.int
-    """every batch up to here is durable"""
+    """every batch with this number or a lower one is durable, >= 0"""
     throttle_ms: _builtins.int
-    """wait this long before the next batch"""
+    """wait this long before the next batch, ms; 0 = not at all"""
     def __init__(
         self,
         *,
@@ -914,6 +934,7 @@ class Reject(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
+    """Batch.seq of the quarantined batch, >= 1"""
     reason: _builtins.str
     """a sentence that names the field"""
     def __init__(
@@ -940,8 +961,9 @@ class GoAway(_message.Message):
     reason: _builtins.str
     """a sentence"""
     retry_after_ms: _builtins.int
-    """do not come back earlier"""
+    """do not come back earlier, ms"""
     kind: Global___GoAwayKind.ValueType
+    """what the agent has to do about it"""
     def __init__(
         self,
         *,
@@ -967,7 +989,7 @@ class Settings(_message.Message):
     drain_interval_ms: _builtins.int
     """1000..60000; 0 = keep what the agent was started with"""
     report_interval_ms: _builtins.int
-    """likewise"""
+    """1000..60000; 0 = keep what the agent was started with"""
     @_builtins.property
     def cidr_processes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """process names whose arguments are searched for CIDRs"""

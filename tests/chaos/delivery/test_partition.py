@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -73,11 +74,26 @@ def cut(*, on: bool) -> None:
 
 
 def bad_line() -> None:
-    """Late and lossy, where this kernel has netem."""
-    netem = ["tc", "-n", AGENT, "qdisc", "add", "dev", "side", "root", "netem", "delay", "60ms", "20ms", "loss", "5%"]
+    """Every twentieth packet is lost in both directions; late, too, where this kernel has netem."""
+    for namespace in (AGENT, AGGREGATOR):
+        nft = ("ip", "netns", "exec", namespace, "nft")
+        run(*nft, "add table inet lossy")
+        run(*nft, "add chain inet lossy input { type filter hook input priority -1; policy accept; }")
+        run(*nft, 'add rule inet lossy input iifname "side" numgen random mod 100 < 5 counter drop')
+    netem = ["tc", "-n", AGENT, "qdisc", "add", "dev", "side", "root", "netem", "delay", "60ms", "20ms"]
     done = subprocess.run(netem, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(f"no netem on this kernel ({done.stderr.strip()}): the line is cut, but not bad")
+        print(f"no netem on this kernel ({done.stderr.strip()}): the line is lossy and cut, but not slow")
+
+
+def dropped() -> int:
+    """Packets that the bad line has lost."""
+    lost = 0
+    for namespace in (AGENT, AGGREGATOR):
+        command = ["ip", "netns", "exec", namespace, "nft", "-j", "list", "table", "inet", "lossy"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        lost += sum(int(packets) for packets in re.findall(r'"packets": (\d+)', listed))
+    return lost
 
 
 @pytest.mark.timeout(240)
@@ -104,6 +120,7 @@ def test_what_a_partition_holds_back_arrives_once(tmp_path: Path) -> None:
             bad_line()
             before = committed()
             wait(lambda: committed() > before + 50)
+            assert dropped() > 0
             cut(on=True)
             held = committed()
             wait(lambda: appended() > held + 150)

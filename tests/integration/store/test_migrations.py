@@ -1,14 +1,17 @@
 """The migrations lead to the schema, on both databases, from nothing and from twice."""
 
+import importlib
 import threading
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, inspect, text
 
+from aggregator.errors import StoreError
 from aggregator.store import migrate, schema
 from aggregator.store.database import open_engine
-from aggregator.store.migrate import include_object
+from aggregator.store.migrate import include_object, migrate_engine
 
 
 def differences(engine: Engine) -> list[object]:
@@ -109,3 +112,18 @@ def test_several_aggregators_may_start_at_once(postgres_url: str) -> None:
         MetaData().reflect(engine)
     finally:
         engine.dispose()
+
+
+def test_a_migration_waits_for_no_lock_for_ever(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's open transaction must not make a queue of everything that comes after the migration."""
+    module = importlib.import_module("aggregator.store.migrate")  # the package has a function of that name
+    monkeypatch.setattr(module, "_LOCK_TIMEOUT", "100ms")
+    engine = open_engine(postgres_url)
+    migrate_engine(engine, revision="0001")
+    with engine.connect() as somebody:
+        somebody.exec_driver_sql("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreError, match="lock timeout"):
+            migrate_engine(engine)
+        somebody.rollback()
+    migrate_engine(engine)
+    engine.dispose()

@@ -70,6 +70,11 @@ def test_one_leads_and_the_other_follows_when_it_is_gone(store: Store, postgres_
         other.close()
 
 
+def test_a_frozen_aggregator_s_transaction_is_ended(store: Store) -> None:
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "1min"
+
+
 def test_another_driver_is_refused_with_a_sentence() -> None:
     from aggregator.errors import ConfigurationError
 
