@@ -36,17 +36,14 @@ def open_engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin)
             return engine
         case "postgresql+psycopg":
-            return create_engine(
+            engine = create_engine(
                 parsed,
                 pool_pre_ping=True,
                 pool_size=POOL_CONNECTIONS,
-                connect_args={
-                    "connect_timeout": 5,
-                    "application_name": "wattle",
-                    # An aggregator that is frozen in a transaction holds locks that another one waits for.
-                    "options": f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_SECONDS}s",
-                },
+                connect_args={"connect_timeout": 5, "application_name": "wattle"},
             )
+            event.listen(engine, "begin", _bound_write)
+            return engine
         case other:
             message = (
                 f"the database driver {other!r} is not supported: Wattle writes in bulk, which needs "
@@ -78,3 +75,11 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("wattle_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _bound_write(connection: Connection) -> None:
+    """An aggregator that is frozen while it writes holds locks that another one waits for. Readers hold none, and may
+    take their time.
+    """
+    if connection.get_execution_options().get("wattle_write", False):
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_IN_TRANSACTION_SECONDS}s'")

@@ -39,8 +39,12 @@ _BUCKETS = {
     link_activity_5m.name: "delta.bucket_minute",
     link_activity_1h.name: f"(delta.bucket_minute - mod(delta.bucket_minute, {COARSE_MINUTES}))",
 }
-# The planner must look every row of `delta` up by the key: a hash join would read a whole day for a handful of rows.
-_BY_KEY = "SELECT set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"
+# The planner must look every row of `delta` up by the key. Left alone it may read a whole day for a handful of rows, or
+# keep the plan that was right for a partition that was empty. Two sequential scans cost it more than one, whatever the
+# tables hold; a cost so high would make it compile the statement, which takes longer than running it.
+_BY_KEY = "SELECT " + ", ".join(
+    f"set_config('{name}', 'off', true)" for name in ("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit")
+)
 _SAME = "held.link_id = delta.link_id AND held.bucket_minute = {bucket} AND held.cluster_id = delta.cluster_id"
 
 

@@ -26,6 +26,7 @@ from tests.flowlink import CLUSTER
 
 PRODUCERS = 3
 DRAIN_SECONDS = 120.0
+PROGRESS_KILLS = 100
 DRAIN_SECONDS_A_KILL = 0.5  # what the producers wrote while nobody took it
 
 
@@ -108,12 +109,16 @@ class Chaos:
         for number in range(PRODUCERS):
             self.start_producer(number)
         end = time.monotonic() + seconds if not kills else float("inf")
+        told = 0
         pause_seconds = (0.05, 0.3) if kills else (0.1, 0.6)
         while time.monotonic() < end and (not kills or sum(self.kills.values()) < kills):
             time.sleep(self._random.uniform(*pause_seconds))
             with contextlib.suppress(ProcessLookupError):
                 self.strike()
             self.reap()
+            if sum(self.kills.values()) >= told + PROGRESS_KILLS:
+                told = sum(self.kills.values())
+                print(f"{told} kills", file=sys.stderr, flush=True)
 
     def settle(self) -> Verdict:
         """Let everything be delivered, then compare."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.store import open_store
+from aggregator.store import migrate, open_store
 from tests.certificates import Authority
 from tests.chaos.ledger import Producer, compare, read_ledger
 from tests.chaos.peer import ADDRESS
@@ -103,12 +103,13 @@ def test_what_a_partition_holds_back_arrives_once(tmp_path: Path) -> None:
     authority.issue("server", "DNS:localhost")
     authority.issue("agent", f"URI:spiffe://wattle/{CLUSTER}/agent/node-0")
     ledger = tmp_path / "ledger"
+    url = f"sqlite:///{tmp_path}/wattle.db"
+    migrate(url)  # the test looks into it before the aggregator may have come that far
 
     def appended() -> int:
         return len(read_ledger(ledger))
 
     with peer(AGGREGATOR, "aggregator", tmp_path), peer(AGENT, "producer", tmp_path):
-        url = f"sqlite:///{tmp_path}/wattle.db"
         store = open_store(url)
         try:
             wait(lambda: appended() > 20)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from aggregator.store import Retention, Store, migrate, open_store
+from aggregator.store.database import for_writing
 from aggregator.store.deltas import ACTIVITY, Merge
 from aggregator.store.keys import DAY_MINUTES, moment
 from aggregator.store.postgres import partitions
@@ -70,9 +71,12 @@ def test_one_leads_and_the_other_follows_when_it_is_gone(store: Store, postgres_
         other.close()
 
 
-def test_a_frozen_aggregator_s_transaction_is_ended(store: Store) -> None:
+def test_a_frozen_aggregator_s_transaction_is_ended_and_a_slow_reader_s_is_not(store: Store) -> None:
+    shown = "SHOW idle_in_transaction_session_timeout"
+    with for_writing(store.engine).begin() as connection:
+        assert connection.exec_driver_sql(shown).scalar() == "1min"
     with store.engine.connect() as connection:
-        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar() == "1min"
+        assert connection.exec_driver_sql(shown).scalar() == "0"
 
 
 def test_another_driver_is_refused_with_a_sentence() -> None:
