@@ -57,8 +57,13 @@ def established_links(engine: Engine, cluster: str, workloads: Collection[Worklo
     with translated(), engine.connect() as connection:
         if len(workloads) <= FEW_WORKLOADS:
             for workload in workloads:
-                statement = select(*columns).where(*counted, _either_end(workload))
-                found[workload] += [_seen(row) for row in connection.execute(statement)]
+                # End by end: with OR, SQLite reads every link.
+                rows = {
+                    row.link_id: _seen(row)
+                    for end in ("src", "dst")
+                    for row in connection.execute(select(*columns).where(*counted, _at_end(end, workload)))
+                }
+                found[workload] += rows.values()
             return found
         for row in connection.execute(select(*columns, *ends).where(*counted)):
             for end in {tuple(row[4:7]), tuple(row[7:10])}:
@@ -72,16 +77,15 @@ def _seen(row: Row[Any]) -> SeenLink:
 
 
 def _either_end(workload: Workload) -> ColumnElement[bool]:
+    return or_(_at_end("src", workload), _at_end("dst", workload))
+
+
+def _at_end(end: str, workload: Workload) -> ColumnElement[bool]:
     link = schema.link
-    return or_(
-        *(
-            and_(
-                link.c[f"{end}_namespace"] == workload.namespace,
-                link.c[f"{end}_name"] == workload.name,
-                link.c[f"{end}_kind"] == workload.kind,
-            )
-            for end in ("src", "dst")
-        )
+    return and_(
+        link.c[f"{end}_namespace"] == workload.namespace,
+        link.c[f"{end}_name"] == workload.name,
+        link.c[f"{end}_kind"] == workload.kind,
     )
 
 
@@ -89,13 +93,17 @@ def live_links(engine: Engine, cluster: str, namespaces: Collection[str], *, sin
     """Those with an end in one of the namespaces that were in use since then."""
     link = schema.link
     columns: list[Column[Any]] = [link.c.link_id, link.c.key, link.c.first_seen_ms, link.c.last_seen_ms]
-    names = sorted(namespaces)
-    statement = select(*columns).where(
+    counted = (
         link.c.cluster_id == cluster_id_of(cluster),
         link.c.established,
         not_(link.c.probe_only),
         link.c.last_seen_ms >= since_ms,
-        or_(link.c.src_namespace.in_(names), link.c.dst_namespace.in_(names)),
     )
+    names = sorted(namespaces)
     with translated(), engine.connect() as connection:
-        return [_seen(row) for row in connection.execute(statement)]
+        rows = {
+            row.link_id: _seen(row)
+            for end in ("src", "dst")
+            for row in connection.execute(select(*columns).where(*counted, link.c[f"{end}_namespace"].in_(names)))
+        }
+    return list(rows.values())
