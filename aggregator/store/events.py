@@ -42,7 +42,7 @@ class EventLog:
         self._engine = engine
         self._writer = for_writing(engine)
         upserts = Upserts(engine.dialect.name)
-        self._note = upserts.insert(schema.event).on_conflict_do_nothing()
+        self._note = upserts.insert(schema.event).on_conflict_do_nothing().returning(schema.event.c.event_id)
 
     def note(self, cluster: str, events: Iterable[Event]) -> list[Event]:
         """Write those that are new; they are what leaves."""
@@ -52,7 +52,7 @@ class EventLog:
             return new
         with translated(), self._writer.begin() as connection:
             for event_id, event in found:
-                if connection.execute(self._note, _row(cluster, event_id, event)).rowcount == 1:
+                if connection.execute(self._note, _row(cluster, event_id, event)).first() is not None:
                     new.append(event)
         return new
 
