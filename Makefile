@@ -19,6 +19,8 @@ PYTEST := $(PY) -m pytest -q -p no:cacheprovider
 VERDICTS := build/tests
 
 DEMO_PACKAGES := python3-bpfcc python3-venv graphviz dnsmasq-base redis-server nginx-light nftables iproute2 util-linux
+CLUSTER_PACKAGES := etcd-server openssl
+E2E_PACKAGES := $(CLUSTER_PACKAGES) containerd runc containernetworking-plugins ipset iptables conntrack nftables iproute2 mmdebstrap buildah
 TEST_PACKAGES := $(DEMO_PACKAGES) openssl postgresql qemu-system-x86 busybox-static kmod cpio clang llvm libbpf-dev chromium prometheus
 
 define apt-install
@@ -155,13 +157,19 @@ test-chart: .venv/ready ## the Helm chart: every configuration, every switch
 test-images: .venv/ready ## the built images, entered as the chart enters them; needs `make images`
 	$(call tier,images,$(AS_ROOT),)
 
-.PHONY: test-cluster test-e2e
+.PHONY: test-cluster test-e2e soak
 test-cluster: setup ## a real API server
-	@$(call apt-install,etcd-server openssl)
+	@$(call apt-install,$(CLUSTER_PACKAGES))
 	@$(AS_OWNER) $(PY) -m tests.cluster.kubebinaries || echo "test-cluster: the tier will say why it skips"
 	@$(AS_OWNER) $(PYTEST) tests/cluster
-test-e2e: setup ## a real cluster
-	@if ls tests/e2e/test_*.py >/dev/null 2>&1; then $(AS_ROOT) $(PYTEST) tests/e2e; else echo "test-e2e: no such tests yet"; fi
+test-e2e: setup ## a real cluster of two nodes (ENFORCE=1: with an enforcer of policies)
+	@$(call apt-install,$(E2E_PACKAGES))
+	@[ -e build/images/wattle-agent.tar ] && [ -e build/images/wattle-aggregator.tar ] || $(MAKE) images
+	@$(if $(filter 0,$(ME)),,sudo) env ENFORCE=$(ENFORCE) $(PYTEST) tests/e2e
+soak: setup ## the same cluster, killed again and again under load (MINUTES=30)
+	@$(call apt-install,$(E2E_PACKAGES))
+	@[ -e build/images/wattle-agent.tar ] && [ -e build/images/wattle-aggregator.tar ] || $(MAKE) images
+	@$(if $(filter 0,$(ME)),,sudo) env MINUTES=$(or $(MINUTES),30) $(PYTEST) tests/e2e/test_5_last.py
 
 # ---- images ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,91 @@
+"""The whole cluster: up, ready, and down without a trace.
+
+Enters: programs and images that are there already (building them needs the machine's own network). Leaves: an `Admin`,
+two running nodes, DNS. Invariant: what `down` leaves is nothing, and `up` first clears what a killed run left.
+"""
+
+import os
+from pathlib import Path
+
+from tests.cluster.controlplane import Admin, wait_until
+from tests.e2e.kube.controlplane import ControlPlane
+from tests.e2e.kube.imagestore import image_store
+from tests.e2e.kube.layout import DNS_ADDRESS, FABRIC, GATEWAY, NODES, OUTSIDE, VISITOR, Node
+from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
+from tests.e2e.kube.node import RunningNode
+from tests.e2e.kube.objects import apply, dns_objects, workload_ready
+from tests.e2e.kube.pki import Pki
+
+
+class Cluster:
+    """One on a machine, in the network of this process, which leaves the machine's own for it."""
+
+    def __init__(self, *, programs: Path, images: list[Path]) -> None:
+        self._programs = programs
+        self.enforcer: Path | None = None
+        self.without_enforcer = (
+            "make test-e2e ENFORCE=1 builds kube-router, which takes a quarter of an hour, and tries them"
+        )
+        self._images = images
+        self._lock = -1
+        self.nodes: dict[str, RunningNode] = {}
+
+    @property
+    def admin(self) -> Admin:
+        return self.control.admin
+
+    def up(self) -> None:
+        self._lock = hold()
+        sweep()
+        STATE.mkdir()
+        leave_the_network()
+        prefix = FABRIC.rpartition("/")[2]
+        lines = ["link add fabric type bridge", f"addr add {GATEWAY}/{prefix} dev fabric", "link set fabric up"]
+        lines += [f"addr add {address}/32 dev lo" for address in (OUTSIDE, VISITOR)]
+        run("ip", "-batch", "-", given="\n".join(lines) + "\n")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        self.pki = Pki(STATE / "pki")
+        self.control = ControlPlane(self.pki, self._programs)
+        self.control.start()
+        self._store = image_store(self._images)
+        for node in NODES:
+            self._boot(node)
+        for running in self.nodes.values():
+            running.join(self.admin)
+        for running in self.nodes.values():
+            run("ip", "route", "replace", running.pod_cidr, "via", running.node.address)
+            for other in self.nodes.values():
+                if other is not running:
+                    running.route_to(other)
+        for node in NODES:
+            wait_until(lambda node=node: self._is_ready(node.name), f"{node.name} to be Ready", 180)
+        apply(self.admin, dns_objects(DNS_ADDRESS))
+        wait_until(
+            lambda: workload_ready(self.admin, "kube-system", "Deployment", "kube-dns"), "the cluster's DNS", 120
+        )
+
+    def enforce(self) -> None:
+        """Start the enforcer on both nodes, where there is one; in force once its chains are there."""
+        if self.enforcer is None:
+            return
+        for running in self.nodes.values():
+            running.start("kube-router")
+        for running in self.nodes.values():
+            wait_until(
+                lambda running=running: "KUBE-ROUTER" in running.inside("iptables-save"), "the enforcer's chains", 60
+            )
+
+    def down(self) -> None:
+        sweep()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _boot(self, node: Node) -> None:
+        running = RunningNode(node, pki=self.pki, programs=self._programs, enforcer=self.enforcer)
+        running.boot(self._store)
+        self.nodes[node.name] = running
+
+    def _is_ready(self, node: str) -> bool:
+        conditions = self.admin.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
