@@ -22,6 +22,7 @@ STATE = BUILD / "run"  # on the disk of the image store, whose files the nodes l
 LOCK = Path("/run") / f"{NAME}.lock"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLONE_NEWNET = 0x40000000
+_started: "list[subprocess.Popen[bytes]]" = []  # to be waited for, once they were ended
 HIERARCHIES = "/proc/self/mountinfo"
 
 
@@ -82,7 +83,7 @@ def start(
     log = STATE / "log" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as sink:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["sh", "-c", script, name, *enter, *command],
             stdin=subprocess.DEVNULL,
             stdout=sink,
@@ -91,6 +92,8 @@ def start(
             cwd="/",
             env={"PATH": PATH, "LANG": "C.UTF-8", **(environment or {})},
         )
+    _started.append(process)
+    return process
 
 
 def hold_namespaces(name: str) -> "subprocess.Popen[bytes]":
@@ -126,6 +129,8 @@ def hold() -> int:
 def sweep() -> None:
     """End everything of the cluster and remove what it left. Nothing to do is fine."""
     await_reaped(tree().remove(deadline_seconds=30))
+    while _started:
+        _started.pop().wait(10)
     shutil.rmtree(STATE, ignore_errors=True)
 
 
