@@ -28,7 +28,8 @@ def apply(admin: Admin, manifests: Iterable[Raw]) -> None:
         try:
             admin.create(f"{path}?fieldValidation=Strict", manifest)
         except ApiRefusal as refusal:
-            if refusal.status != 409:
+            # A Service that is there is refused for its port's sake (422) before it is for its name's (409).
+            if refusal.status not in {409, 422}:
                 raise
             admin.patch(f"{path}/{manifest['metadata']['name']}?fieldValidation=Strict", manifest)
 
