@@ -165,7 +165,9 @@ def undo(deciding: DecidingDep, caller: CallerDep, record: RecordPath, body: Und
     return deciding.undo(caller, record, reason=body.reason)
 
 
-@routes.get("/aliases", summary="Names for addresses, CIDRs and domains", responses=documented(401, 403, 429, 503))
+@routes.get(
+    "/aliases", summary="Names for addresses, CIDRs and domains", responses=documented(401, 403, 404, 422, 429, 503)
+)
 def aliases(deciding: DecidingDep, caller: CallerDep, response: Response) -> AliasesView:
     found = deciding.aliases(caller)
     _tagged(response, found.etag)
@@ -196,7 +198,7 @@ def remove_alias(
     return found
 
 
-@routes.get("/settings", summary="What holds for the whole cluster", responses=documented(401, 403, 429, 503))
+@routes.get("/settings", summary="What holds for the whole cluster", responses=documented(401, 403, 404, 422, 429, 503))
 def settings(deciding: DecidingDep, caller: CallerDep, response: Response) -> SettingsView:
     found = deciding.settings(caller)
     _tagged(response, found.etag)

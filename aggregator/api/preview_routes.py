@@ -168,7 +168,7 @@ def namespace_applied(
     "/policies",
     tags=["applied policies"],
     summary="Every applied policy that the caller may see",
-    responses=documented(401, 403, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503),
 )
 def all_applied(
     review: ReviewDep, caller: CallerDep, span: SpanQuery = ALL, *, unused: UnusedQuery = False

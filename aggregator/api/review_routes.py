@@ -43,7 +43,7 @@ _TABLE: Responses = {
     "/me",
     tags=["review"],
     summary="Who asks, and what they may do",
-    responses=documented(401, 422, 429, 503),
+    responses=documented(401, 404, 422, 429, 503),
 )
 def me(review: ReviewDep, caller: CallerDep, namespace: NamespaceQuery = "") -> CallerView:
     return review.me(caller, namespace)
@@ -53,7 +53,7 @@ def me(review: ReviewDep, caller: CallerDep, namespace: NamespaceQuery = "") -> 
     "/namespaces",
     tags=["review"],
     summary="The namespaces that the caller may see",
-    responses={**documented(401, 422, 429, 503), 200: examples.NAMESPACES},
+    responses={**documented(401, 404, 422, 429, 503), 200: examples.NAMESPACES},
 )
 def namespaces(review: ReviewDep, caller: CallerDep, wanted: WantedRows) -> Page[NamespaceRow]:
     return page_of_namespaces(review.namespaces(caller), wanted)
@@ -145,7 +145,7 @@ def namespace_topology(
     "/addresses",
     tags=["review"],
     summary="Addresses that nobody in the cluster owns, those that ask for a person first",
-    responses=documented(401, 403, 422, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503),
 )
 def addresses(
     review: ReviewDep,
@@ -167,7 +167,9 @@ def workload_baseline(review: ReviewDep, caller: CallerDep, ref: RefDep) -> Base
     return review.baseline(caller, ref)
 
 
-@routes.get("/agents", tags=["agents"], summary="Every node's agent", responses=documented(401, 403, 429, 503))
+@routes.get(
+    "/agents", tags=["agents"], summary="Every node's agent", responses=documented(401, 403, 404, 422, 429, 503)
+)
 def agents(review: ReviewDep, caller: CallerDep) -> list[AgentView]:
     return review.agents(caller)
 
@@ -176,7 +178,7 @@ def agents(review: ReviewDep, caller: CallerDep) -> list[AgentView]:
     "/status",
     tags=["agents"],
     summary="Does it work: agents, the data's age, what was lost",
-    responses=documented(401, 403, 429, 503),
+    responses=documented(401, 403, 404, 422, 429, 503),
 )
 def status(review: ReviewDep, caller: CallerDep) -> StatusView:
     return review.status(caller)
