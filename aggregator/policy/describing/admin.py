@@ -20,7 +20,7 @@ from aggregator.model.adminpolicy import (
     PodsPeer,
     Tier,
 )
-from aggregator.model.cluster import ClusterSnapshot, Pod
+from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.networkpolicy import LabelSelector
 from aggregator.model.protocol import Direction
 from aggregator.policy.describing.words import (
@@ -34,7 +34,7 @@ from aggregator.policy.describing.words import (
     selector_words,
     terms,
 )
-from aggregator.policy.lint.universe import is_subject, namespace_labels
+from aggregator.policy.lint.universe import subjects
 
 _DOES = {Action.ALLOW: "allow", Action.DENY: "deny", Action.PASS: "pass on"}
 _NEXT = {
@@ -74,17 +74,6 @@ def describe_foreign(policy: ForeignPolicy) -> Description:
         ),
         does_not=(f"get words here: {policy.kind} belongs to a network plug-in; ask its own tools",),
     )
-
-
-def subjects(peer: PodsPeer, cluster: ClusterSnapshot) -> Iterator[Pod]:
-    """The pods that a cluster-wide policy with this subject acts on, or that a peer of it matches."""
-    for pod in cluster.pods:
-        if (
-            is_subject(pod)
-            and peer.namespace_selector.matches(namespace_labels(cluster, pod.namespace))
-            and (peer.pod_selector is None or peer.pod_selector.matches(dict(pod.labels)))
-        ):
-            yield pod
 
 
 def _pods(peer: PodsPeer) -> str:

@@ -22,10 +22,10 @@ from aggregator.model.adminpolicy import (
 from aggregator.model.cluster import ClusterSnapshot, Pod
 from aggregator.model.finding import Finding, Severity
 from aggregator.model.protocol import Direction
-from aggregator.policy.describing.admin import subjects
 from aggregator.policy.lint.codes import Code
 from aggregator.policy.lint.static import contains
 from aggregator.policy.lint.table import VerdictTable
+from aggregator.policy.lint.universe import subjects
 
 # What is said of all NetworkPolicies together may be otherwise under cluster-wide ones.
 _OF_THE_WHOLE = frozenset({Code.DNS_BLOCKED, Code.DNS_TCP_BLOCKED, Code.HALF_OPEN, Code.METADATA_REACHABLE})

@@ -11,6 +11,7 @@ from functools import cached_property
 from ipaddress import ip_address
 
 from aggregator.model.address import IPAddress, IPNetwork
+from aggregator.model.adminpolicy import PodsPeer
 from aggregator.model.cluster import NAMESPACE_NAME_LABEL, ClusterSnapshot, Pod
 from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort, SelectorPeer
 from aggregator.model.protocol import Direction, Protocol
@@ -54,6 +55,17 @@ def namespace_labels(cluster: ClusterSnapshot, namespace: str) -> Mapping[str, s
 def is_subject(pod: Pod) -> bool:
     """Whether policies act on this pod: not on the host's network, not finished (NP-28, NP-32)."""
     return not pod.host_network and not pod.ended
+
+
+def subjects(peer: PodsPeer, cluster: ClusterSnapshot) -> Iterator[Pod]:
+    """The pods that a cluster-wide policy with this subject acts on, or that a peer of it matches."""
+    for pod in cluster.pods:
+        if (
+            is_subject(pod)
+            and peer.namespace_selector.matches(namespace_labels(cluster, pod.namespace))
+            and (peer.pod_selector is None or peer.pod_selector.matches(dict(pod.labels)))
+        ):
+            yield pod
 
 
 class Universe:
