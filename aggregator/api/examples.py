@@ -119,6 +119,7 @@ A_PROPOSAL = {
     "synthesised": [],
     "widenings": [],
     "open_directions": [{"workload": "example-java-app/Deployment/javaapp", "direction": "Ingress"}],
+    "declared": [],
     "findings": [],
     "certificate": {
         "holds": True,
