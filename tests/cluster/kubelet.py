@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any, Self
 
+import urllib3
+
 from tests.cluster.controlplane import POD_CIDR, Admin, ApiRefusal, Raw
 
 
@@ -51,7 +53,7 @@ class Kubelet:
             try:
                 for pod in self.admin.get(f"/api/v1/namespaces/{self.namespace}/pods")["items"]:
                     self._step(pod)
-            except (ApiRefusal, OSError):
+            except (ApiRefusal, OSError, urllib3.exceptions.HTTPError):
                 continue
 
     def _step(self, pod: Raw) -> None:
