@@ -30,7 +30,9 @@ class ProbeKubelet(Kubelet):
 
     def start(self, pod: Raw, ip: str) -> None:
         Kubelet.start(self, pod, ip)
-        if "-c" not in pod["metadata"]["name"].removeprefix("wattle-verify"):
+        if (
+            not pod["metadata"]["name"].rpartition("-")[2].startswith("c")
+        ):  # the run's own name may begin with any letter
             return
         targets = json.loads(pod["spec"]["containers"][0]["command"][-1])
         servers = {
