@@ -30,9 +30,8 @@ class ProbeKubelet(Kubelet):
 
     def start(self, pod: Raw, ip: str) -> None:
         Kubelet.start(self, pod, ip)
-        if (
-            not pod["metadata"]["name"].rpartition("-")[2].startswith("c")
-        ):  # the run's own name may begin with any letter
+        own_name = pod["metadata"]["name"].rpartition("-")[2]  # the run's name before it may begin with any letter
+        if not own_name.startswith("c"):
             return
         targets = json.loads(pod["spec"]["containers"][0]["command"][-1])
         servers = {
