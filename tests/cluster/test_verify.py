@@ -30,8 +30,8 @@ class ProbeKubelet(Kubelet):
 
     def start(self, pod: Raw, ip: str) -> None:
         Kubelet.start(self, pod, ip)
-        own_name = pod["metadata"]["name"].rpartition("-")[2]  # the run's name before it may begin with any letter
-        if not own_name.startswith("c"):
+        run_name, _, own_name = pod["metadata"]["name"].rpartition("-")  # a run's name may begin with any letter
+        if not run_name or not own_name.startswith("c"):
             return
         targets = json.loads(pod["spec"]["containers"][0]["command"][-1])
         servers = {
@@ -80,6 +80,8 @@ def shop(admin: Admin) -> Iterator[str]:
     }
     admin.create(f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies", guard)
     yield name
+    for pod in admin.get(f"/api/v1/namespaces/{name}/pods")["items"]:  # nobody plays their kubelet any more
+        admin.delete(f"/api/v1/namespaces/{name}/pods/{pod['metadata']['name']}", now=True)
     admin.delete(f"/api/v1/namespaces/{name}")
 
 
