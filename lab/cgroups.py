@@ -66,7 +66,8 @@ def await_reaped(pids: set[int], deadline_seconds: float = 5.0) -> None:
 def _kill(top: Path) -> set[int]:
     pids: set[int] = set()
     for directory, _, _ in os.walk(top):
-        pids |= {int(pid) for pid in (Path(directory) / "cgroup.procs").read_text().split()}
+        with contextlib.suppress(OSError):  # gone since it was listed, or going
+            pids |= {int(pid) for pid in (Path(directory) / "cgroup.procs").read_text().split()}
     if (top / "cgroup.kill").exists():
         (top / "cgroup.kill").write_text("1")
         return pids
