@@ -41,7 +41,7 @@ def expect_green(run: GuestRun, *, at_least: int) -> None:
 def test_kprobe_backend_on_the_stable_kernel_passes_every_case() -> None:
     run = run_kernel_tests(
         kernel(STABLE),
-        "tests/kernel/capture -k 'not thread_names'",  # each of tests/kernel/process starts agents, which here compile for a minute
+        "tests/kernel/capture -k 'not thread_names'",  # each of tests/kernel/process starts agents: a minute here
         backend="kprobe",
         timeout_seconds=1500,
     )
