@@ -5,7 +5,7 @@ only when one earlier rule of its policy matches at least as much: each action e
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from aggregator.model.address import IPNetwork
@@ -79,13 +79,7 @@ def of_networkpolicies_alone(findings: Sequence[Finding], cluster: ClusterSnapsh
     layered = any(isinstance(policy, AdminPolicy) for policy in cluster.extra_policies)
     for finding in findings:
         if layered and finding.code in _OF_THE_WHOLE:
-            yield Finding(
-                code=finding.code,
-                severity=finding.severity,
-                subject=finding.subject,
-                message=finding.message + _ALONE,
-                way_out=finding.way_out,
-            )
+            yield replace(finding, message=finding.message + _ALONE)
         else:
             yield finding
 
