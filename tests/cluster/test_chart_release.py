@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "deploy" / "helm" / "wattle"
 SQLITE = {"kind": "sqlite"}
 RELEASE = "fence"
+NOTHING_RUNS = {"active": 0, "ready": 0, "terminating": 0}
 NAME = "fence-wattle"  # the tier's own wattle-aggregator roles are not the release's
 NAMESPACED = (
     "/api/v1/namespaces/{}/secrets",
@@ -283,12 +284,18 @@ def test_a_migration_that_fails_changes_nothing(helm: Any, chart: str, admin: Ad
 
 def end_job(admin: Admin, path: str, how: str) -> None:
     """What the Job controller writes when the pod has ended; it is asked for both conditions since 1.31."""
-    now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    before = {"Failed": "FailureTarget", "Complete": "SuccessCriteriaMet"}[how]
-    conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in (before, how)]
-    status: dict[str, Any] = {"conditions": conditions, "startTime": now, "active": 0, "ready": 0, "terminating": 0}
-    status |= {"completionTime": now, "succeeded": 1} if how == "Complete" else {"failed": 1}
-    wait_until(lambda: admin.patch(f"{path}/status", {"status": status}), "the Job's status to be taken")
+
+    def write_the_end() -> Any:
+        # The controller wins the race for startTime often enough, and the API server takes no other after that.
+        now = datetime.now(tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        started = admin.get(path).get("status", {}).get("startTime", now)
+        before = {"Failed": "FailureTarget", "Complete": "SuccessCriteriaMet"}[how]
+        conditions = [{"type": kind, "status": "True", "lastTransitionTime": now} for kind in (before, how)]
+        status: dict[str, Any] = {"conditions": conditions, "startTime": started} | NOTHING_RUNS
+        status |= {"completionTime": now, "succeeded": 1} if how == "Complete" else {"failed": 1}
+        return admin.patch(f"{path}/status", {"status": status})
+
+    wait_until(write_the_end, "the Job's status to be taken")
 
 
 async def test_a_released_agent_delivers_to_the_released_aggregator(
