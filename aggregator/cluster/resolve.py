@@ -98,6 +98,8 @@ class _Question:
         raw = _End(Address(cluster=self._view.cluster, ip=canonical_address(flow.remote_ip)))
         if isinstance(remote, _Unknown):
             return NotYet(reason=remote.reason, fallback=self._link(local, raw).link)
+        if _is_trial(local) and _is_trial(remote):  # both: a name alone must not hide what a pod does to others
+            return Refused(reason="trial")
         ahead = self._moment - self._view.confirmed
         if ahead > (FRESH_SECONDS if self._steady else -LETTING_GO_SECONDS):
             self._resolver.asked_ahead(self._moment + (0.0 if self._steady else LETTING_GO_SECONDS))
@@ -337,6 +339,10 @@ class _Question:
 
 def _backends_of(state: ServiceState, port: ServicePort) -> list[ServiceBackend]:
     return [b for b in state.backends if b.port_name == port.name and b.protocol is port.protocol]
+
+
+def _is_trial(end: _End) -> bool:
+    return isinstance(end.end, Workload) and end.end.is_trial
 
 
 def _link_of(answer: Resolution) -> Link | None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from aggregator.model.address import IPAddress
 
+TRIAL = "wattle-verify"  # ConfigMaps named after it own the pods that try policies for real
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Workload:
@@ -18,6 +20,11 @@ class Workload:
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.kind}/{self.name}"
+
+    @property
+    def is_trial(self) -> bool:
+        """Pods of one run of `wattle verify`: gone in minutes, and nobody's workload."""
+        return self.kind == "ConfigMap" and self.name.startswith(f"{TRIAL}-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator.model.cluster import Pod
+from aggregator.model.workload import TRIAL
 
-PREFIX = "wattle-verify"
+PREFIX = TRIAL
 GATE = "wattle/never"
 MARK = "wattle-verify"  # an annotation: labels are the workload's own, no more and no less
 

@@ -84,6 +84,19 @@ def test_a_service_address_is_the_workload_behind_it_on_the_pods_port() -> None:
     assert (answer.service, answer.src_pod, answer.dst_pod) == ("shop/api:80", "shop/web-1-a", "shop/api-1-a")
 
 
+def test_pods_of_a_trial_among_themselves_are_no_link_and_what_they_do_to_others_is() -> None:
+    owner = objects.owned_by("ConfigMap", "wattle-verify-1a2b3c")
+    where = shop(
+        objects.pod("wattle-verify-1a2b3c-c0", ip="10.244.1.30", owner=owner),
+        objects.pod("wattle-verify-1a2b3c-s0", ip="10.244.2.31", node="node-2", owner=owner),
+    )
+    client = {"pod_uid": "uid-wattle-verify-1a2b3c-c0", "local_ip": ip_address("10.244.1.30")}
+    assert resolve(where, flow("10.244.2.31", **client)) == Refused(reason="trial")
+    other = resolve(where, flow("10.244.2.6", **client))
+    assert link(other) == (workload("wattle-verify-1a2b3c", "ConfigMap"), workload("api"), 8080)
+    assert link(resolve(where, flow("10.244.2.31")))[0] == workload("web")
+
+
 def test_a_service_before_workloads_differ_is_not_guessed() -> None:
     where = shop(
         objects.pod("old", ip="10.244.2.7", node="node-2"),
