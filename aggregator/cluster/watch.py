@@ -188,7 +188,9 @@ class KubernetesSource:
 
     def _count(self, kind: str, event: str) -> None:
         metrics.CLUSTER_WATCH_EVENTS.labels(self.cluster, kind, event).inc()
-        if event == "list":  # what happened since the last watch ended is not told one by one
+        # What happened since the last watch ended is not told one by one. Of a kind that is not served there is nothing
+        # to miss, and it is looked for again and again.
+        if event == "list" and self.reflectors[kind].state is not State.NOT_SERVED:
             self.view.standing.gap(kind, time.time())
 
 

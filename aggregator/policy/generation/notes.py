@@ -173,7 +173,8 @@ def nodes_as_source(workload: Workload) -> Finding:
         subject=str(workload),
         message="callers arrive with the address of a node (hostNetwork pods, or a NodePort or LoadBalancer Service "
         "with externalTrafficPolicy: Cluster): every node is allowed, the callers themselves cannot be told apart",
-        way_out="set externalTrafficPolicy: Local on the Service to see the callers' own addresses",
+        way_out="type the CIDR of callers from outside, too: where the pod runs on the node that they call, many "
+        "plug-ins judge their own address; externalTrafficPolicy: Local on the Service shows it",
     )
 
 

@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from aggregator import metrics
+from aggregator.cluster.foreign import EXTRA_KINDS
 from aggregator.cluster.kinds import WATCHED
 from aggregator.cluster.reflector import State, Timing
 from aggregator.cluster.transport import ApiError, KubernetesApi
@@ -176,6 +178,22 @@ async def test_what_may_not_be_read_is_said(server: FakeServer) -> None:
         server.refused = {}
         await until(lambda: source.reflectors["CiliumNetworkPolicy"].state is State.WATCHING)
         await until(lambda: not [f for f in source.findings if f.code == "kind-forbidden"])
+
+
+async def test_looking_for_a_kind_that_is_not_served_is_no_gap(server: FakeServer) -> None:
+    """Most clusters lack most plug-ins' kinds: verdicts there would never be old enough to be held against anybody."""
+    absent = [watched for watched in WATCHED if watched.kind in EXTRA_KINDS]
+    server.refused = {watched.path: 404 for watched in absent}
+    async with following(server) as source:
+        await until(lambda: all(r.state is not State.STARTING for r in source.reflectors.values()))
+        since = source.view.standing.since(())
+        looked = {watched.kind: lists_of(watched.kind) for watched in absent}
+        await until(lambda: all(lists_of(kind) > times + 1 for kind, times in looked.items()))
+        assert source.view.standing.since(()) == since
+
+
+def lists_of(kind: str) -> float:
+    return metrics.CLUSTER_WATCH_EVENTS.labels("c", kind, "list")._value.get()
 
 
 async def test_without_a_kind_that_is_needed_the_view_is_not_ready(server: FakeServer) -> None:
