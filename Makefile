@@ -162,10 +162,10 @@ test-cluster: setup ## a real API server
 	@$(call apt-install,$(CLUSTER_PACKAGES))
 	@$(AS_OWNER) $(PY) -m tests.cluster.kubebinaries || echo "test-cluster: the tier will say why it skips"
 	@$(AS_OWNER) $(PYTEST) tests/cluster
-test-e2e: setup ## a real cluster of two nodes (ENFORCE=1: with an enforcer of policies)
+test-e2e: setup ## a real cluster of two nodes with an enforcer of policies (MINUTES=3 of kills at its end)
 	@$(call apt-install,$(E2E_PACKAGES))
 	@[ -e build/images/wattle-agent.tar ] && [ -e build/images/wattle-aggregator.tar ] || $(MAKE) images
-	@$(if $(filter 0,$(ME)),,sudo) env ENFORCE=$(ENFORCE) $(PYTEST) tests/e2e
+	@$(if $(filter 0,$(ME)),,sudo) env MINUTES=$(or $(MINUTES),3) $(PYTEST) tests/e2e
 soak: setup ## the same cluster, killed again and again under load (MINUTES=30)
 	@$(call apt-install,$(E2E_PACKAGES))
 	@[ -e build/images/wattle-agent.tar ] && [ -e build/images/wattle-aggregator.tar ] || $(MAKE) images

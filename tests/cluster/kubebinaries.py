@@ -70,6 +70,14 @@ def enforcer() -> Path:
     return program
 
 
+def enforcer_version(program: Path) -> str:
+    """As the program itself tells what it was built from."""
+    with _building() as go:
+        told = _run(go, "version", "-m", str(program))
+    [version] = re.findall(rf"^\s*(?:mod|dep)\s+{re.escape(ENFORCER_MODULE)}\s+(\S+)", told, re.MULTILINE)
+    return str(version)
+
+
 def _build_enforcer(program: Path, version: str) -> None:
     """As a dependency of a module of our own: `go install MODULE/cmd/...@VERSION` would first ask a proxy for a module
     of the longer path, and not every proxy says of it that there is none.

@@ -47,11 +47,10 @@ def cluster() -> Iterator[Cluster]:
         made = Cluster(programs=programs, images=[application_images(), *wattle_images()])
     except NotToBeHad as reason:
         pytest.skip(f"not to be had: {reason}")
-    if os.environ.get("ENFORCE"):
-        try:
-            made.enforcer = enforcer()
-        except NotToBeHad as reason:
-            made.without_enforcer = str(reason)
+    try:
+        made.enforcer = enforcer()
+    except NotToBeHad as reason:
+        made.without_enforcer = str(reason)
     try:
         made.up()
         yield made

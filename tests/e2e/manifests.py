@@ -93,6 +93,8 @@ def _pod(part: Part) -> Raw:
             for name, port in part.ports.items()
         ],
         "volumeMounts": [PROGRAMS_MOUNT],
+        # Without a request a busy node would give it next to nothing beside those who asked.
+        "resources": {"requests": {"cpu": "20m"}},
     }
     if part.command[-1] == "/app/app.py":
         plan = {"process": part.comm, "listen": part.listen, "calls": part.calls, "once": once}

@@ -6,7 +6,7 @@ Enters: figures, the matrix, versions, as the tests find them. Leaves: the page;
 from pathlib import Path
 
 from aggregator.model.verdict import Verdict
-from tests.cluster.kubebinaries import VERSION
+from tests.cluster.kubebinaries import VERSION, enforcer, enforcer_version
 from tests.e2e.kube.machine import run
 from tests.e2e.matrix import Tried
 
@@ -78,6 +78,7 @@ def _versions() -> dict[str, str]:
 
     return {
         "Kubernetes": VERSION,
+        "kube-router": enforcer_version(enforcer()),
         "containerd": first("containerd", "--version"),
         "runc": first("runc", "--version"),
         "etcd": first("etcd", "--version"),

@@ -2,11 +2,10 @@
 
 import os
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import pytest
 
 from tests.cluster.controlplane import wait_until
 from tests.e2e.kube.layout import NODES
@@ -14,11 +13,9 @@ from tests.e2e.proof import Proof
 from tests.e2e.wattle import CHART, NAMESPACE, RELEASE, VALUES, released
 from tests.e2e.world import World
 
-MINUTES = float(os.environ.get("MINUTES") or 0)
-pytestmark = pytest.mark.skipif(
-    not MINUTES, reason="`make soak MINUTES=3` runs it: kills, upgrade, rollback, uninstall"
-)
+MINUTES = float(os.environ.get("MINUTES") or 3)
 BETWEEN_KILLS_SECONDS = (6.0, 14.0)
+GROWTH = 1.2  # caches fill; what leaks does not stop there
 RESTART_SECONDS = 2.0  # until a node's service manager has a dead daemon up again
 
 
@@ -33,6 +30,7 @@ def test_soak(world: World, proof: Proof) -> None:
     world.talking(yes=True)
     unseen = 0
     kills: dict[str, int] = {}
+    memory: dict[str, list[float]] = {}
     end = time.monotonic() + MINUTES * 60
     while time.monotonic() < end:
         what = dice.choice(sorted(DEATHS))
@@ -43,6 +41,8 @@ def test_soak(world: World, proof: Proof) -> None:
             world.wattle.wait_ready()
             unseen += sum(world.written().values()) - before
         time.sleep(dice.uniform(*BETWEEN_KILLS_SECONDS))
+        for name, mebibytes in world.wattle_memory().items():
+            memory.setdefault(name, []).append(mebibytes)
     world.wattle.wait_ready()
     counted_then, written_then = world.at_rest()
     world.talking(yes=True)
@@ -51,9 +51,19 @@ def test_soak(world: World, proof: Proof) -> None:
     proof.figure(f"soak of {MINUTES:.0f} min: kills", ", ".join(f"{n} {what}" for what, n in sorted(kills.items())))
     proof.figure("soak: connections made, counted", f"{sum(made.values())}, {sum(seen.values())}")
     proof.figure("soak: made while a node's agent was down", unseen)
+    for name, found in sorted(memory.items()):
+        first, last = _first_and_last(found)
+        proof.figure(f"soak: memory of {name}, first and last third", f"{first:.0f}, {last:.0f} MiB")
+        assert last <= first * GROWTH + 16, f"{name} grows: {found}"
     double = {key: seen[key] - made[key] for key in made if seen[key] > made[key]}
     assert double == {}, "counted twice"
     assert sum(made.values()) - sum(seen.values()) <= unseen, "lost"
+
+
+def _first_and_last(samples: list[float]) -> tuple[float, float]:
+    """What a component held in the first third of the time and in the last, kills or not."""
+    third = max(1, len(samples) // 3)
+    return statistics.median(samples[:third]), statistics.median(samples[-third:])
 
 
 def _kill_agent(world: World) -> None:
@@ -120,6 +130,7 @@ def test_uninstalled_it_leaves_nothing_but_the_policies(world: World) -> None:
         helm.uninstall(RELEASE)
         wait_until(lambda: released(world.admin) == [], "the release's end", 60)
     for node in world.cluster.nodes.values():
-        wait_until(lambda node=node: node.inside("ls", "/sys/fs/bpf/wattle").split() == [], "the pins' end", 30)
+        pins = ("find", "/sys/fs/bpf", "-mindepth", "2")
+        wait_until(lambda node=node, pins=pins: node.inside(*pins).split() == [], "the pins' end", 30)
     still = world.admin.get("/apis/networking.k8s.io/v1/networkpolicies")["items"]
     assert len(still) == len(policies), "what was applied belongs to those who applied it"

@@ -22,7 +22,7 @@ from tests.e2e.kube.layout import NODES, VISITOR
 from tests.e2e.kube.machine import STATE, start
 from tests.e2e.kube.objects import PROGRAMS, apply, pods, workload_ready
 from tests.e2e.manifests import objects
-from tests.e2e.wattle import Wattle
+from tests.e2e.wattle import NAMESPACE, Wattle
 
 LASTING = [part for part in PARTS if part.kind not in {"Job", "CronJob"}]
 
@@ -114,7 +114,8 @@ class World:
         started = time.monotonic()
         yield
         time.sleep(max(0.0, seconds - (time.monotonic() - started)))
-        assert self.failures(before) == []
+        found = self.failures(before)
+        assert not found, "\n".join(found)
 
     def settled(self) -> dict[str, dict[str, Requests]]:
         """Once every caller is answered again: the ledger to count from."""
@@ -143,6 +144,16 @@ class World:
         for pod in [random.choice(found)] if one else found:
             with suppress(OSError):  # it is just being restarted
                 os.kill(self.pid_of(pod), signal.SIGKILL)
+
+    def wattle_memory(self) -> dict[str, float]:
+        """Resident MiB of what runs of Wattle, the agents by their nodes."""
+        found = {}
+        for component in ("agent", "aggregator"):
+            for pod in pods(self.admin, NAMESPACE, f"app.kubernetes.io/component={component}"):
+                name = f"the agent of {pod['spec']['nodeName']}" if component == "agent" else "the aggregator"
+                with suppress(OSError):  # it is just being restarted
+                    found[name] = _resident(self.pid_of(pod))
+        return found
 
     def inside(self, pod: Raw, *command: str) -> subprocess.CompletedProcess[str]:
         """Run something in the pod's container, as the application itself would."""
@@ -221,6 +232,13 @@ class World:
                 continue
             found.setdefault(edge_of_row(row), set()).update(row["processes"])
         return found
+
+
+def _resident(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(f"process {pid} has ended")
 
 
 def edge_of_row(row: dict[str, Any]) -> Edge:

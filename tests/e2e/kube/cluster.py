@@ -16,6 +16,8 @@ from tests.e2e.kube.node import RunningNode
 from tests.e2e.kube.objects import apply, dns_objects, workload_ready
 from tests.e2e.kube.pki import Pki
 
+ENFORCERS_CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
+
 
 class Cluster:
     """One on a machine, in the network of this process, which leaves the machine's own for it."""
@@ -23,9 +25,7 @@ class Cluster:
     def __init__(self, *, programs: Path, images: list[Path]) -> None:
         self._programs = programs
         self.enforcer: Path | None = None
-        self.without_enforcer = (
-            "make test-e2e ENFORCE=1 builds kube-router, which takes a quarter of an hour, and tries them"
-        )
+        self.without_enforcer = ""  # the reason, where there is none
         self._images = images
         self._lock = -1
         self.nodes: dict[str, RunningNode] = {}
@@ -75,6 +75,13 @@ class Cluster:
                 lambda running=running: "KUBE-ROUTER" in running.inside("iptables-save"), "the enforcer's chains", 60
             )
 
+    def stop_enforcing(self) -> None:
+        """End the enforcer on both nodes and take its rules away: left alone, they would outlive it."""
+        for running in self.nodes.values():
+            running.kill("kube-router")
+            kept = [line for line in running.inside("iptables-save").splitlines() if not _is_the_enforcers(line)]
+            running.inside("iptables-restore", given="\n".join(kept) + "\n")
+
     def down(self) -> None:
         sweep()
         if self._lock >= 0:
@@ -89,3 +96,7 @@ class Cluster:
     def _is_ready(self, node: str) -> bool:
         conditions = self.admin.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _is_the_enforcers(rule: str) -> bool:
+    return any(chain in rule for chain in ENFORCERS_CHAINS)
