@@ -1,17 +1,24 @@
-"""Debian's stock kernels in QEMU without hardware acceleration, running a command of this checkout.
+"""Debian's stock kernels in QEMU without hardware acceleration, running commands of this checkout.
 
-Enters: a kernel package and a command. Leaves: what the guest printed, and its verdict line.
-Invariant: QEMU's exit status says nothing; only `WATTLE-VM-STATUS=<n>` on the serial line counts. The guest sees /usr
-and this checkout, both read-only, nothing else of the host, and no network. Kernels are kept in ~/.cache/wattle/vm.
+Enters: a kernel package and named commands. Leaves: what the guest printed, and a verdict line for each command.
+Invariant: QEMU's exit status says nothing; only `WATTLE-VM-STATUS <name>=<n>` on the serial line counts. The guest sees
+/usr and this checkout, nothing else of the host, and no network; what it writes, it writes into its own memory. Kernels
+are kept in ~/.cache/wattle/vm.
+
+An emulated machine is some twenty times slower: Python's compiler is spared by handing over what it would make of this
+checkout (`compiled`), and the guest keeps what it makes itself.
 """
 
 import gzip
 import os
+import py_compile
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,6 +28,7 @@ MODULES = (
     "virtio_pci",
     "9pnet_virtio",
     "9p",
+    "overlay",
     "veth",
     "bridge",
     "nf_tables",
@@ -31,7 +39,8 @@ MODULES = (
     "nft_reject_inet",
     "nft_reject_ipv4",
 )
-STATUS = re.compile(r"^WATTLE-VM-STATUS=(\d+)", re.MULTILINE)
+PACKAGES = ("agent", "aggregator", "lab", "proto", "tests")
+STATUS = re.compile(r"^WATTLE-VM-STATUS ([a-z-]+)=(\d+)", re.MULTILINE)
 
 _INIT = """#!/bin/busybox sh
 b=/bin/busybox
@@ -39,24 +48,27 @@ $b mount -t proc proc /proc; $b mount -t sysfs sys /sys; $b mount -t devtmpfs de
 while read m; do $b insmod /modules/$m || echo "insmod $m failed"; done < /modules/order
 $b mount -t tmpfs -o size=70% root /root
 cd /root
-$b mkdir -p proc sys dev tmp run etc var/log usr root .{repository}
+$b mkdir -p proc sys dev tmp run etc var/log usr root host/repository host/compiled host/upper host/work .{repository}
 $b ln -s usr/bin usr/sbin usr/lib usr/lib64 .
 $b mount -t 9p -o {nine} usr usr
-$b mount -t 9p -o {nine} repository .{repository}
+$b mount -t 9p -o {nine} repository host/repository
+$b mount -t 9p -o {nine} compiled host/compiled
+cd host
+$b mount -t overlay -o lowerdir=compiled:repository,upperdir=upper,workdir=work overlay /root{repository}
+cd ..
 $b cp /stage2 stage2
 for d in proc sys dev; do $b mount --move /$d /root/$d; done
 exec $b switch_root /root /stage2
 """
 _STAGE2 = """#!/bin/sh
-export PATH=/usr/sbin:/usr/bin HOME=/root PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/tmp/cache
+export PATH=/usr/sbin:/usr/bin HOME=/root XDG_CACHE_HOME=/tmp/cache
 mount -t tmpfs run /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t tracefs tracefs /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf; mkdir -p /dev/shm /dev/pts; mount -t devpts devpts /dev/pts
 echo root:x:0:0:root:/root:/bin/sh > /etc/passwd; echo root:x:0: > /etc/group
 echo 127.0.0.1 localhost > /etc/hosts; hostname guest; ip link set lo up
 echo "WATTLE-VM-KERNEL=$(uname -r)"
 cd {repository}
-{command}
-echo "WATTLE-VM-STATUS=$?"
+{commands}
 sync; echo o > /proc/sysrq-trigger; while :; do :; done
 """
 _NINE = "trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro"
@@ -78,11 +90,10 @@ class GuestRun:
     output: str
     kernel: str
 
-    @property
-    def status(self) -> int:
-        found = STATUS.search(self.output)
-        assert found is not None, f"the guest gave no verdict; its last words:\n{self.output[-3000:]}"
-        return int(found[1])
+    def status(self, command: str) -> int:
+        found = dict(STATUS.findall(self.output))
+        assert command in found, f"the guest gave no verdict on {command}; its last words:\n{self.output[-3000:]}"
+        return int(found[command])
 
 
 def newest_package(pattern: str) -> str:
@@ -134,9 +145,25 @@ def fetch(package: str) -> GuestKernel:
     return GuestKernel(image=root / f"boot/vmlinuz-{release}", initramfs_modules=tuple(modules), release=release)
 
 
-def run_in_guest(kernel: GuestKernel, command: str, *, timeout_seconds: int, memory_mib: int = 2048) -> GuestRun:
+def compile_checkout(folder: Path) -> None:
+    """What Python would write beside the checkout's modules, in a folder of the same shape."""
+    for package in PACKAGES:
+        for module in (REPOSITORY / package).rglob("*.py"):
+            target = folder / Path(cache_from_source(str(module))).relative_to(REPOSITORY)
+            py_compile.compile(str(module), str(target), doraise=True)
+
+
+def run_in_guest(
+    kernel: GuestKernel,
+    commands: Mapping[str, str],
+    *,
+    compiled: Path,
+    timeout_seconds: int,
+    memory_mib: int = 2048,
+) -> GuestRun:
+    """Run shell commands, one after the other; `compiled` is what `compile_checkout` filled."""
     with tempfile.TemporaryDirectory(prefix="wattle-vm-") as folder:
-        initramfs = _initramfs(kernel, command, Path(folder))
+        initramfs = _initramfs(kernel, commands, Path(folder))
         arguments = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
         arguments += ["-smp", "2", "-m", str(memory_mib), "-kernel", str(kernel.image), "-initrd", str(initramfs)]
         arguments += [
@@ -144,7 +171,7 @@ def run_in_guest(kernel: GuestKernel, command: str, *, timeout_seconds: int, mem
             "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off nokaslr tsc=unstable random.trust_cpu=on",
         ]
         arguments += ["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-nic", "none"]
-        for tag, path in (("usr", "/usr"), ("repository", str(REPOSITORY))):
+        for tag, path in (("usr", "/usr"), ("repository", str(REPOSITORY)), ("compiled", str(compiled))):
             arguments += ["-fsdev", f"local,id={tag},path={path},security_model=none,readonly=on,multidevs=remap"]
             arguments += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
         arguments += ["-device", "virtio-rng-pci"]
@@ -164,7 +191,7 @@ def run_in_guest(kernel: GuestKernel, command: str, *, timeout_seconds: int, mem
     return GuestRun(output=output, kernel=kernel.release)
 
 
-def _initramfs(kernel: GuestKernel, command: str, folder: Path) -> Path:
+def _initramfs(kernel: GuestKernel, commands: Mapping[str, str], folder: Path) -> Path:
     tree = folder / "tree"
     for name in ("bin", "proc", "sys", "dev", "root", "modules"):
         (tree / name).mkdir(parents=True)
@@ -179,7 +206,8 @@ def _initramfs(kernel: GuestKernel, command: str, folder: Path) -> Path:
         order.append(module.name.removesuffix(".xz"))
     (tree / "modules/order").write_text("".join(f"{name}\n" for name in order), encoding="ascii")
     (tree / "init").write_text(_INIT.format(repository=REPOSITORY, nine=_NINE), encoding="utf-8")
-    (tree / "stage2").write_text(_STAGE2.format(repository=REPOSITORY, command=command), encoding="utf-8")
+    told = "\n".join(f"{{ {text}; }}\necho WATTLE-VM-STATUS {name}=$?" for name, text in commands.items())
+    (tree / "stage2").write_text(_STAGE2.format(repository=REPOSITORY, commands=told), encoding="utf-8")
     (tree / "init").chmod(0o755)
     (tree / "stage2").chmod(0o755)
     names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))

@@ -83,6 +83,19 @@ def test_what_is_written_can_be_read(structs: dict[str, dict[str, int]]) -> None
             assert btf.field(name, member).bit_offset == offset
 
 
+def test_a_name_may_be_the_tail_of_another() -> None:
+    """No writer of the kernel's BTF shares strings so; the format allows it."""
+    strings = b"\0unsock\0sk\0"
+    types = struct.pack("<IIIIII", 3, (4 << 24) | 1, 8, 8, 2, 0) + struct.pack("<IIII", 1, 1 << 24, 4, 32)
+    data = HEADER.pack(0xEB9F, 1, 0, HEADER.size, 0, len(types), len(types), len(strings)) + types + strings
+    assert Btf(data).field("sock", "sk").bit_offset == 0
+
+
+def test_the_first_of_two_types_of_one_name_counts() -> None:
+    btf = Btf(build([("sock", [("a", 8)]), ("net", [("a", 16)]), ("sock", [("a", 32)])]))
+    assert btf.field("sock", "a").bit_offset == 8
+
+
 def test_endless_modifiers_end() -> None:
     """A typedef of itself."""
     types = struct.pack("<III", 1, (4 << 24) | 1, 8) + struct.pack("<III", 6, 2, 0)
