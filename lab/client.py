@@ -68,11 +68,19 @@ class LabHandle:
         run("down", self.name)
 
 
-def up(path: Path, *, state: Path | None = None, without: Sequence[str] = (), name: str | None = None) -> LabHandle:
+def up(
+    path: Path,
+    *,
+    state: Path | None = None,
+    without: Sequence[str] = (),
+    name: str | None = None,
+    deadline_seconds: float | None = None,
+) -> LabHandle:
     """Start a lab; returns when every pod is ready and every client has finished a full round."""
     words = ["up", str(path.absolute()), "--json"]
     words += ["--state", str(state.absolute())] if state else []
     words += ["--name", name] if name else []
+    words += ["--deadline", str(deadline_seconds)] if deadline_seconds is not None else []
     words += [word for item in without for word in ("--without", item)]
     found = json.loads(run(*words))
     return LabHandle(

@@ -44,12 +44,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("scenario", type=Path)
     parser.add_argument("--once", action="store_true", help="exit when everything has been shown")
     parser.add_argument("--without", action="append", default=[], metavar="NS/NAME", help="leave a workload out")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=DEADLINE_SECONDS,
+        metavar="SECONDS",
+        help="give up a wait after; more where the machine is emulated",
+    )
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the tables as SVG")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run(options.scenario, console, once=options.once, without=options.without, picture=options.picture)
+        return run(options.scenario, console, options)
     except LabError as exc:
         console.print(f"[bold red]{exc}", soft_wrap=True)
         return 2
@@ -61,7 +68,7 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def run(scenario: Path, console: Console, *, once: bool, without: list[str], picture: Path | None) -> int:
+def run(scenario: Path, console: Console, options: argparse.Namespace) -> int:
     """The whole demo on one screen: check, start, wait, show."""
     check_ports()
     become_root()
@@ -69,7 +76,7 @@ def run(scenario: Path, console: Console, *, once: bool, without: list[str], pic
     with console.status("checking that this kernel takes the eBPF programs") as status, contextlib.ExitStack() as stack:
         check_kernel()
         status.update("starting the lab: pods, Services, servers, traffic")
-        lab = up(scenario, without=without)
+        lab = up(scenario, without=options.without, deadline_seconds=options.deadline)
         stack.callback(take_down, lab)
         watcher = Part(
             "agent",
@@ -85,14 +92,14 @@ def run(scenario: Path, console: Console, *, once: bool, without: list[str], pic
         )
         stack.callback(aggregator.stop)
         parts = (watcher, aggregator)
-        review = Review(f"http://{HTTP[0]}:{HTTP[1]}/api/v1")
+        review = Review(f"http://{HTTP[0]}:{HTTP[1]}/api/v1", timeout_seconds=options.deadline / 12)
         status.update("waiting for the agent's first committed batch")
-        until("the agent delivered nothing", parts, review.agent_reports)
+        until("the agent delivered nothing", parts, options.deadline, review.agent_reports)
         status.update("watching: every client twice, every CronJob once more")
-        until("the traffic did not come round", parts, traffic_came_round(lab))
+        until("the traffic did not come round", parts, options.deadline, traffic_came_round(lab))
         status.update("waiting until no new link appears")
         namespace, kind, name = lab.select.split("/")
-        until("the links kept changing", parts, links_are_steady(review, namespace))
+        until("the links kept changing", parts, options.deadline, links_are_steady(review, namespace))
         proposal = review.namespace_policy(namespace)
         leave_files(proposal, review.namespace_links(namespace))
         status.stop()
@@ -101,10 +108,10 @@ def run(scenario: Path, console: Console, *, once: bool, without: list[str], pic
         show_policy(console, review.workload_policy(namespace, kind, name))
         show_left_out(console, proposal)
         show_certificate(console, proposal["certificate"])
-        if picture is not None:
-            draw(picture, lab.select, links, proposal["certificate"])
+        if options.picture is not None:
+            draw(options.picture, lab.select, links, proposal["certificate"])
         show_where_next(console, review.address, OUTPUT)
-        if once:
+        if options.once:
             return 0 if proposal["certificate"]["holds"] else 1
         stay(parts)
     return 0
@@ -181,14 +188,14 @@ def aggregator_environment(lab: LabHandle) -> dict[str, str]:
     }
 
 
-def until(complaint: str, parts: tuple[Part, ...], condition: Callable[[], bool]) -> None:
+def until(complaint: str, parts: tuple[Part, ...], deadline_seconds: float, condition: Callable[[], bool]) -> None:
     """Poll until it holds; a part that ended, or the deadline, is an error."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + deadline_seconds
     while not condition():
         for part in parts:
             part.must_run()
         if time.monotonic() > deadline:
-            raise PartError(f"{complaint} within {DEADLINE_SECONDS:.0f} s; see {OUTPUT}/*.log")
+            raise PartError(f"{complaint} within {deadline_seconds:.0f} s; see {OUTPUT}/*.log")
         time.sleep(0.25)
 
 

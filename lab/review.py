@@ -20,8 +20,9 @@ class ReviewError(LabError):
 class Review:
     """A small client of /api/v1 on loopback."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.address = address
+        self._timeout_seconds = timeout_seconds
 
     def agent_reports(self) -> bool:
         """Whether an agent's batch has been committed; False while the aggregator is still starting."""
@@ -58,7 +59,7 @@ class Review:
     def _get(self, path: str) -> Any:
         request = Request(self.address + path, headers={"Accept": "application/json"})
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            with urlopen(request, timeout=self._timeout_seconds) as response:
                 return json.load(response)
         except HTTPError as exc:
             raise ReviewError(f"asking {path}: {exc.code} {exc.read(500).decode(errors='replace')}") from exc

@@ -117,6 +117,7 @@ class FlowLinkStream:
         self._connected = False
         self._first_ack_seen = False
         self._committed_seq = 0
+        self._greeted_epoch: int | None = None
 
     @property
     def connected(self) -> bool:
@@ -241,6 +242,9 @@ class FlowLinkStream:
             raise _EndOfStreamError("cursor-ahead")
         self._spool.welcomed()
         self._spool.acknowledge(welcome.committed_seq)
+        if self._greeted_epoch == self._spool.epoch and welcome.committed_seq > self._committed_seq:
+            self._first_ack_seen = True  # the stream that should have brought the Ack ended first
+        self._greeted_epoch = self._spool.epoch
         self._committed_seq = welcome.committed_seq
         self._connected = True
         STREAM_CONNECTED.set(1)
@@ -270,9 +274,10 @@ class FlowLinkStream:
         while True:
             STREAM_ALIVE.set_to_current_time()
             self._wake.clear()
-            if self._report is not None:
-                report, self._report = self._report, None
+            if (report := self._report) is not None:
                 await call.write(flowlink_pb2.AgentMessage(node_report=report).SerializeToString())
+                if self._report is report:  # no newer one came; a stream that ends in the write leaves it to the next
+                    self._report = None
                 STREAM_SENT.labels("report").inc()
             throttle_seconds = window.throttle_until - loop.time()
             if throttle_seconds <= 0 and window.open:
