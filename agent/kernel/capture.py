@@ -52,6 +52,19 @@ class CgroupCreatedEvent:
 Announcement = FirstSightEvent | CgroupCreatedEvent
 
 
+def announcement_of(record: bytes) -> Announcement | None:
+    """None for what is neither; never an exception: one would end the agent's ears."""
+    kind = int.from_bytes(record[:4], "little")
+    if kind == _FIRST_SIGHT and len(record) >= _FIRST_SIGHT_LAYOUT.size:
+        _kind, pid, cgroup_id, cookie, inode, _zero = _FIRST_SIGHT_LAYOUT.unpack_from(record)
+        return FirstSightEvent(pid=pid, cgroup_id=cgroup_id, netns_cookie=cookie, netns_inode=inode)
+    if kind == _CGROUP_CREATED and len(record) >= _CGROUP_CREATED_LAYOUT.size:
+        _kind, _hierarchy, cgroup_id = _CGROUP_CREATED_LAYOUT.unpack_from(record)
+        path = record[_CGROUP_CREATED_LAYOUT.size :].split(b"\0", 1)[0].decode("utf-8", "replace")
+        return CgroupCreatedEvent(cgroup_id=cgroup_id, path=path)
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerEntry:
     """Who listens on an address and port; `local` is 16 bytes."""
@@ -115,14 +128,9 @@ class Capture:
 
     def announcements(self) -> Iterator[Announcement]:
         for record in self.ring.records():
-            (kind,) = struct.unpack_from("<I", record)
-            if kind == _FIRST_SIGHT:
-                _kind, pid, cgroup_id, cookie, inode, _zero = _FIRST_SIGHT_LAYOUT.unpack_from(record)
-                yield FirstSightEvent(pid=pid, cgroup_id=cgroup_id, netns_cookie=cookie, netns_inode=inode)
-            elif kind == _CGROUP_CREATED:
-                _kind, _hierarchy, cgroup_id = _CGROUP_CREATED_LAYOUT.unpack_from(record)
-                path = record[_CGROUP_CREATED_LAYOUT.size :].split(b"\0", 1)[0].decode("utf-8", "replace")
-                yield CgroupCreatedEvent(cgroup_id=cgroup_id, path=path)
+            announcement = announcement_of(record)
+            if announcement is not None:
+                yield announcement
 
     def tell_listener(self, entry: ListenerEntry) -> bool:
         """Name the owner of a socket that listened before the agent came; the kernel's own knowledge wins."""

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Literal
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wattle" / "vm"
@@ -39,6 +40,7 @@ MODULES = (
     "nft_reject_inet",
     "nft_reject_ipv4",
 )
+Cgroups = Literal["v2", "hybrid"]  # what a guest mounts; hybrid has the kubelet's groups in v1
 PACKAGES = ("agent", "aggregator", "lab", "proto", "tests")
 STATUS = re.compile(r"^WATTLE-VM-STATUS ([a-z-]+)=(\d+)", re.MULTILINE)
 
@@ -62,7 +64,8 @@ exec $b switch_root /root /stage2
 """
 _STAGE2 = """#!/bin/sh
 export PATH=/usr/sbin:/usr/bin HOME=/root XDG_CACHE_HOME=/tmp/cache
-mount -t tmpfs run /run; mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount -t tracefs tracefs /sys/kernel/tracing
+mount -t tmpfs run /run; mount -t tracefs tracefs /sys/kernel/tracing
+{cgroups}
 mount -t bpf bpf /sys/fs/bpf; mkdir -p /dev/shm /dev/pts; mount -t devpts devpts /dev/pts
 echo root:x:0:0:root:/root:/bin/sh > /etc/passwd; echo root:x:0: > /etc/group
 echo 127.0.0.1 localhost > /etc/hosts; hostname guest; ip link set lo up
@@ -71,6 +74,12 @@ cd {repository}
 {commands}
 sync; echo o > /proc/sysrq-trigger; while :; do :; done
 """
+_CGROUPS = {
+    "v2": "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+    "hybrid": """\
+mount -t tmpfs cgroup /sys/fs/cgroup; mkdir /sys/fs/cgroup/pids /sys/fs/cgroup/unified
+mount -t cgroup -o pids pids /sys/fs/cgroup/pids; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified""",
+}
 _NINE = "trans=virtio,version=9p2000.L,msize=524288,cache=loose,ro"
 
 
@@ -89,6 +98,12 @@ class GuestKernel:
 class GuestRun:
     output: str
     kernel: str
+
+    def said(self, command: str) -> str:
+        """What it printed before its verdict."""
+        before = STATUS.split(self.output)
+        said = dict(zip(before[1::3], before[::3], strict=False))
+        return said.get(command, before[-1])
 
     def status(self, command: str) -> int:
         found = dict(STATUS.findall(self.output))
@@ -159,11 +174,12 @@ def run_in_guest(
     *,
     compiled: Path,
     timeout_seconds: int,
+    cgroups: Cgroups = "v2",
     memory_mib: int = 2048,
 ) -> GuestRun:
     """Run shell commands, one after the other; `compiled` is what `compile_checkout` filled."""
     with tempfile.TemporaryDirectory(prefix="wattle-vm-") as folder:
-        initramfs = _initramfs(kernel, commands, Path(folder))
+        initramfs = _initramfs(kernel, commands, Path(folder), cgroups)
         arguments = ["qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max"]
         arguments += ["-smp", "2", "-m", str(memory_mib), "-kernel", str(kernel.image), "-initrd", str(initramfs)]
         arguments += [
@@ -191,7 +207,7 @@ def run_in_guest(
     return GuestRun(output=output, kernel=kernel.release)
 
 
-def _initramfs(kernel: GuestKernel, commands: Mapping[str, str], folder: Path) -> Path:
+def _initramfs(kernel: GuestKernel, commands: Mapping[str, str], folder: Path, cgroups: Cgroups) -> Path:
     tree = folder / "tree"
     for name in ("bin", "proc", "sys", "dev", "root", "modules"):
         (tree / name).mkdir(parents=True)
@@ -207,7 +223,8 @@ def _initramfs(kernel: GuestKernel, commands: Mapping[str, str], folder: Path) -
     (tree / "modules/order").write_text("".join(f"{name}\n" for name in order), encoding="ascii")
     (tree / "init").write_text(_INIT.format(repository=REPOSITORY, nine=_NINE), encoding="utf-8")
     told = "\n".join(f"{{ {text}; }}\necho WATTLE-VM-STATUS {name}=$?" for name, text in commands.items())
-    (tree / "stage2").write_text(_STAGE2.format(repository=REPOSITORY, commands=told), encoding="utf-8")
+    stage2 = _STAGE2.format(repository=REPOSITORY, commands=told, cgroups=_CGROUPS[cgroups])
+    (tree / "stage2").write_text(stage2, encoding="utf-8")
     (tree / "init").chmod(0o755)
     (tree / "stage2").chmod(0o755)
     names = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from agent.config import AgentConfig
+from agent.kernel.maps import Counter
 from tests.kernel.rig import Network, Pod, Process, Ready, Rig, open_rig
 
 PORT = 8301
@@ -90,10 +91,16 @@ def test_close_of_a_connection_older_than_the_agent_is_no_new_one(
 ) -> None:
     rig.rows()
     late = open_rig(config)
+
+    def closed() -> int:
+        return late.node.capture.counters()[Counter.UNKNOWN_CLOSE]
+
     try:
+        before = closed()
         for process in pool:
             process.kill()
-        rows = [row for row in late.rows(client, server) if row.port == PORT]
+        rows = late.rows_until(lambda _rows: closed() >= before + 2, client, server)
+        assert closed() >= before + 2, "both ends were seen to close, and said to be unknown"
     finally:
         late.close()
-    assert rows == []
+    assert [row for row in rows if row.port == PORT] == []

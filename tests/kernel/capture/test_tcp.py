@@ -3,16 +3,22 @@
 import contextlib
 import os
 import select
+import signal
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from agent.errors import SelfTestError
+from agent.flow import address_bytes
 from agent.kernel import selftest
+from agent.kernel.capture import ListenerEntry
 from agent.kernel.maps import Drained
-from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
+from tests.kernel.rig import DEADLINE_SECONDS, Namespace, Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
 
 PRIME = 23
 
@@ -164,6 +170,28 @@ def test_inherited_listener_keeps_its_pod_when_the_accept_is_elsewhere(
     assert [(row.process, row.count) for row in rows if row.port == 8091][:1] == [("lazy", 1)]
 
 
+def test_listener_that_closed_is_forgotten(rig: Rig, network: Network, server: Pod) -> None:
+    """A namespace's inode is given again at once: who listened in the last one must not own the next one's flows."""
+    entry = ListenerEntry(
+        local=address_bytes(network.server_address),
+        netns_inode=Path(f"/run/netns/{network.server.name}").stat().st_ino,
+        port=8095,
+        cgroup_id=1,
+        pid=1,
+        process=b"somebody else",
+    )
+
+    def serve(ready: Ready) -> None:
+        with socket.create_server((network.server_address, 8095)):
+            ready()
+            signal.pause()
+
+    listening = server.start("backend", serve)
+    assert not rig.node.capture.tell_listener(entry), "the kernel's own knowledge wins"
+    listening.kill()
+    assert rig.node.capture.tell_listener(entry)
+
+
 def test_reset_connection_counts_its_bytes_without_a_fin(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
     def serve(ready: Ready) -> None:
         listener = socket.create_server((network.server_address, 8092))
@@ -188,6 +216,54 @@ def test_reset_connection_counts_its_bytes_without_a_fin(rig: Rig, network: Netw
     )
     assert total(rows, pod="client", port=8092) == (1, 10, 0)
     assert total(rows, pod="server", port=8092) == (1, 0, 10)
+
+
+def test_what_is_sent_again_is_counted_once(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    """The router loses everything until the client's kernel has sent its bytes a second time."""
+    address, sent = (network.server_address, 8094), 1000
+    ours, theirs = socket.socketpair()
+
+    def call(ready: Ready) -> None:
+        with dial(*address) as caller:
+            ready()
+            theirs.recv(1)
+            caller.sendall(b"x" * sent)
+            while not sent_again(caller):
+                time.sleep(0.01)
+            theirs.send(b"lost")
+            caller.shutdown(socket.SHUT_WR)
+            caller.recv(1)
+
+    with ours, theirs:
+        listening = server.start("backend", tcp_server(address, connections=1))
+        calling = client.start("caller", call)
+        with lossy(network.router, port=address[1]):
+            ours.send(b"g")
+            assert ours.recv(4) == b"lost"
+        calling.wait()
+        listening.wait()
+    rows = rig.rows_until(
+        lambda rows: total(rows, pod="client")[1] > 0 and total(rows, pod="server")[2] > 0, client, server
+    )
+    assert total(rows, pod="client", port=8094) == (1, sent, 0)
+    assert total(rows, pod="server", port=8094) == (1, 0, sent)
+
+
+def sent_again(caller: socket.socket) -> int:
+    """Segments, tcpi_total_retrans of struct tcp_info."""
+    (segments,) = struct.unpack_from("=I", caller.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)
+    return int(segments)
+
+
+@contextlib.contextmanager
+def lossy(router: Namespace, *, port: int) -> Iterator[None]:
+    router.sh("nft add table ip lossy")
+    router.sh("nft add chain ip lossy forward { type filter hook forward priority -10 ; }")
+    router.sh(f"nft add rule ip lossy forward tcp dport {port} drop")
+    try:
+        yield
+    finally:
+        router.sh("nft delete table ip lossy")
 
 
 def test_thread_names_do_not_become_process_names(rig: Rig, network: Network, client: Pod, server: Pod) -> None:

@@ -219,6 +219,39 @@ def test_peeking_does_not_count(rig: Rig, network: Network, client: Pod, server:
     assert total(rig.rows(server), pod="server", port=8126) == (1, 0, 4)
 
 
+def test_peer_of_one_socket_is_not_taken_for_anothers(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    """Where peer and length come from two hooks, the first leaves nothing behind, not even of a failed send."""
+    network.client.sh("ip route replace prohibit 10.251.78.1")
+    address = network.server_address
+
+    def call() -> None:
+        with datagram_socket() as loose, datagram_socket() as connected:
+            connected.connect((address, 8129))
+            for _ in range(PRIME):
+                loose.sendto(b"one", (address, 8128))
+                connected.send(b"other")
+                with pytest.raises(PermissionError):
+                    loose.sendto(b"lost", ("10.251.78.1", 8130))
+                connected.send(b"other")
+
+    def serve(ready: Ready) -> None:
+        with datagram_socket((address, 8128)) as one, datagram_socket((address, 8129)) as other:
+            ready()
+            for _ in range(PRIME):
+                one.recvfrom(99)
+                other.recvfrom(99)
+                other.recvfrom(99)
+
+    listening = server.start("two", serve)
+    client.run("app", call)
+    listening.wait()
+    rows = rig.rows(client, server)
+    for pod, direction, sent, received in (("client", "EGRESS", 1, 0), ("server", "INGRESS", 0, 1)):
+        one, other = PRIME * len("one"), 2 * PRIME * len("other")
+        assert total(rows, pod=pod, direction=direction, port=8128) == (PRIME, sent * one, received * one)
+        assert total(rows, pod=pod, direction=direction, port=8129) == (2 * PRIME, sent * other, received * other)
+
+
 def test_agent_that_comes_between_question_and_answer(
     rig: Rig, network: Network, client: Pod, server: Pod, config: AgentConfig
 ) -> None:

@@ -1,70 +1,138 @@
-"""The kernel tests again, on Debian's own kernels, where kprobes can be had: the same cases, the other backend."""
+"""Debian's own kernels, where kprobes can be had: the kernel tests by that backend, and the demo end to end.
 
+Both guests run side by side, each in one go; the tests read their verdicts. The stable one has cgroup v2 alone, the
+backported one has the kubelet's groups in v1 beside it.
+"""
+
+import json
 import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from tests.vm.guest import GuestKernel, GuestRun, GuestUnavailableError, fetch, newest_package, run_in_guest
+from tests.demo import LEFT_BY_DEMO, run_demo
+from tests.vm.guest import (
+    Cgroups,
+    GuestRun,
+    GuestUnavailableError,
+    compile_checkout,
+    fetch,
+    newest_package,
+    run_in_guest,
+)
 
 STABLE = r"linux-image-6\.1\.0-\d+-amd64"
 BACKPORT = r"linux-image-6\.12\.\d+\+deb12-amd64"
 VERDICT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED)\b.*$", re.MULTILINE)
+LINKS = "WATTLE-VM-LINKS "
+PATIENCE_SECONDS = 1500  # of guests beside other work; in quiet they need a third of it
+
+# No plugin that these tests do not use: each is seconds of imports in an emulated machine.
+KERNEL_TESTS = (
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 WATTLE_TEST_BACKEND=kprobe WATTLE_TEST_DEADLINE_SECONDS=200 "
+    ".venv/bin/python -m pytest -p pytest_timeout -p pytest_asyncio.plugin -q -rA --color=no --tb=short --timeout=560 "
+    "-p no:cacheprovider tests/kernel/"
+)
+WITHOUT_LENGTHS = ".venv/bin/python -m agent --check --backend tracepoint"
+DEMO = (
+    "WATTLE_BACKEND=kprobe .venv/bin/python -m lab.demo lab/shop.yaml --once --deadline 600 "
+    f"|| {{ tail -n 20 {LEFT_BY_DEMO}/*.log; false; }} "
+    f"&& grep -h backend {LEFT_BY_DEMO}/agent.log && echo '{LINKS}'$(tr -d '\\n' < {LEFT_BY_DEMO}/links.json)"
+)
+GUESTS: Mapping[str, tuple[str, Cgroups, Mapping[str, str]]] = {
+    "stable": (
+        STABLE,
+        "v2",
+        {"capture": f"{KERNEL_TESTS}capture", "without-lengths": WITHOUT_LENGTHS, "demo": DEMO},
+    ),
+    "backport": (BACKPORT, "hybrid", {"capture": f"{KERNEL_TESTS}capture", "process": f"{KERNEL_TESTS}process"}),
+}
 
 
-def kernel(pattern: str) -> GuestKernel:
+Runs = Mapping[str, Future[GuestRun]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Both guests, started together; who asks for one waits for it."""
+    compiled = tmp_path_factory.mktemp("compiled")
+
+    def start(name: str) -> GuestRun:
+        pattern, cgroups, commands = GUESTS[name]
+        kernel = fetch(newest_package(pattern))
+        return run_in_guest(kernel, commands, compiled=compiled, cgroups=cgroups, timeout_seconds=PATIENCE_SECONDS)
+
+    LEFT_BY_DEMO.parent.mkdir(exist_ok=True)  # what the guest sees is read-only, but for what lies over it
+    compile_checkout(compiled)
+    with ThreadPoolExecutor(len(GUESTS)) as threads:
+        yield {name: threads.submit(start, name) for name in GUESTS}
+
+
+def run_of(runs: Runs, name: str) -> GuestRun:
     try:
-        return fetch(newest_package(pattern))
+        run = runs[name].result()
     except GuestUnavailableError as exc:
         pytest.skip(str(exc))
-
-
-def run_kernel_tests(kernel: GuestKernel, what: str, *, backend: str, timeout_seconds: int) -> GuestRun:
-    command = (
-        f"WATTLE_TEST_BACKEND={backend} WATTLE_TEST_DEADLINE_SECONDS=200 .venv/bin/python -m pytest -q -rA --color=no "
-        f"--tb=short --timeout=560 -p no:cacheprovider {what}"
-    )
-    run = run_in_guest(kernel, command, timeout_seconds=timeout_seconds)
-    assert f"WATTLE-VM-KERNEL={kernel.release}" in run.output
+    assert f"WATTLE-VM-KERNEL={run.kernel}" in run.output, run.output[-3000:]
     return run
 
 
-def expect_green(run: GuestRun, *, at_least: int) -> None:
-    verdicts = [match[0] for match in VERDICT.finditer(run.output)]
-    passed = [line for line in verdicts if line.startswith("PASSED")]
-    unexpected = [line for line in verdicts if not line.startswith("PASSED") and "cgroup v1" not in line]
-    assert not unexpected, "\n".join(unexpected) + "\n" + run.output[-6000:]
-    assert run.status == 0, run.output[-6000:]
-    assert len(passed) >= at_least, f"only {len(passed)} tests ran in the guest"
+@pytest.mark.timeout(PATIENCE_SECONDS + 100)
+@pytest.mark.parametrize(
+    ("guest", "tests", "at_least", "skipped"),
+    [
+        pytest.param("stable", "capture", 46, 1, id="stable: every capture case"),  # cgroup v1
+        pytest.param("backport", "capture", 47, 0, id="backport: every capture case"),
+        pytest.param("backport", "process", 11, 0, id="backport: the agent as a process"),
+    ],
+)
+def test_kernel_tests_pass_through_kprobes(runs: Runs, guest: str, tests: str, at_least: int, skipped: int) -> None:
+    run = run_of(runs, guest)
+    said = run.said(tests)
+    verdicts = [match[0] for match in VERDICT.finditer(said)]
+    unexpected = [line for line in verdicts if line.startswith(("FAILED", "ERROR"))]
+    assert run.status(tests) == 0, "\n".join(unexpected) + "\n" + said[-6000:]
+    assert not unexpected
+    assert [line for line in verdicts if line.startswith("SKIPPED") and "cgroup v1" not in line] == []
+    assert sum(line.startswith("SKIPPED") for line in verdicts) == skipped
+    assert sum(line.startswith("PASSED") for line in verdicts) >= at_least
 
 
-@pytest.mark.timeout(1600)
-def test_kprobe_backend_on_the_stable_kernel_passes_every_case() -> None:
-    run = run_kernel_tests(
-        kernel(STABLE),
-        "tests/kernel/capture -k 'not thread_names'",  # each of tests/kernel/process starts agents: a minute here
-        backend="kprobe",
-        timeout_seconds=1500,
-    )
-    expect_green(run, at_least=43)
-
-
-@pytest.mark.timeout(900)
-def test_kprobe_backend_on_the_backported_kernel_passes_the_directions() -> None:
-    """Bit-fields, argument counts and offsets differ between the two; TCP and UDP show it."""
-    run = run_kernel_tests(
-        kernel(BACKPORT),
-        "tests/kernel/capture/test_tcp.py tests/kernel/capture/test_udp.py "
-        "-k 'counted_once or answer_is_not or told_apart or blocked_acceptors'",
-        backend="kprobe",
-        timeout_seconds=800,
-    )
-    expect_green(run, at_least=15)
-
-
-@pytest.mark.timeout(600)
-def test_kernel_without_length_tracepoints_counts_tcp_and_says_what_it_leaves_out() -> None:
+@pytest.mark.timeout(PATIENCE_SECONDS + 100)
+def test_kernel_without_length_tracepoints_counts_tcp_and_says_what_it_leaves_out(runs: Runs) -> None:
     """6.1 has no sock_send_length: the tracepoint backend there counts TCP, and UDP as uncounted."""
-    run = run_in_guest(kernel(STABLE), ".venv/bin/python -m agent --check --backend tracepoint", timeout_seconds=560)
-    assert run.status == 0, run.output[-3000:]
-    assert "backend tracepoint: attached, self-test passed" in run.output
-    assert "without: UDP is seen, not counted" in run.output
+    run = run_of(runs, "stable")
+    said = run.said("without-lengths")
+    assert run.status("without-lengths") == 0, said[-3000:]
+    assert "backend tracepoint: attached, self-test passed" in said
+    assert "without: UDP is seen, not counted" in said
+
+
+def spelled(links: list[dict[str, Any]]) -> list[str]:
+    """What a link says, without what differs from run to run: counters, times, pods' random names."""
+    fields = ("direction", "protocol", "port", "processes", "services", "established", "confidence", "seen_by")
+    ends = [
+        {name: link[end].get(name) for name in ("kind", "namespace", "name", "address")}
+        for link in links
+        for end in ("workload", "peer")
+    ]
+    pairs = zip(ends[::2], ends[1::2], strict=True)
+    rows = [{**{name: link[name] for name in fields}, "ends": pair} for link, pair in zip(links, pairs, strict=True)]
+    return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+
+@pytest.mark.timeout(PATIENCE_SECONDS + 100)
+def test_demo_in_a_guest_finds_the_links_that_this_kernel_finds(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kprobes on Debian's kernel there, tracepoints on this machine's here."""
+    monkeypatch.setenv("WATTLE_BACKEND", "tracepoint")
+    here = run_demo("lab/shop.yaml")
+    assert here.code == 0, here.text
+    assert "tracepoint" in (LEFT_BY_DEMO / "agent.log").read_text()
+    run = run_of(runs, "stable")
+    said = run.said("demo")
+    assert run.status("demo") == 0, said[-6000:]
+    assert "backend kprobe: attached, self-test passed" in said
+    (links,) = (line.removeprefix(LINKS) for line in said.splitlines() if line.startswith(LINKS))
+    assert spelled(json.loads(links)) == spelled(here.links)
