@@ -10,6 +10,7 @@ whole interval at once, and a batch is a slice of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 import google_crc32c
@@ -29,8 +30,6 @@ MAX_BYTES: Final = 1 << 20
 _ROOM_FOR_SEQ: Final = 64  # the spool adds the number and the envelope
 _NS_PER_MS: Final = np.uint64(1_000_000)
 _MAX_COUNTER: Final = np.uint64((1 << 63) - 1)
-_CONTINUED: Final = np.array([0, 0, 0x80, 0x8080, 0x80_8080], np.uint32)  # by length: the "more follows" bits
-_USED: Final = np.array([0, 1, 0x0101, 0x01_0101, 0x0101_0101], "<u4")  # by length: which bytes, as booleans
 _V4_MAPPED: Final = np.frombuffer(bytes(10) + b"\xff\xff" + bytes(4), "<u8")  # ::ffff:0.0.0.0 as two words
 _V4_MASK: Final = np.uint64(0xFFFF_FFFF)  # the word's low half is ahead of the address in network order
 _MAX_STEP: Final = np.uint64((1 << 32) - 1)
@@ -38,60 +37,79 @@ _STEPS: Final = 127  # of an interval: the largest number that is one byte on th
 # Field numbers of wattle.v1.Columns, packed (wire type 2).
 _LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES = 1, 2, 10, 11, 12
 _KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS = 16, 17, 18, 19, 20
+_PORTS: Final = flowlink_pb2.Batch.DESCRIPTOR.fields_by_name["ports"].number
 _FIELDS: Final = (_LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES, _KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Varints:
-    """One column's varints, and where each row's begin."""
+    """One column's varints. Where each row's begin is worked out when a part is asked for: mostly all of it is."""
 
     data: bytes
-    starts: Words | None  # None: one byte each
+    values: Words
 
     def slice(self, first: int, last: int) -> bytes:
-        if self.starts is None:
-            return self.data[first:last]
-        return self.data[int(self.starts[first]) : int(self.starts[last])]
+        if first == 0 and last == len(self.values):
+            return self.data
+        return self.data[int(self._starts[first]) : int(self._starts[last])]
+
+    @cached_property
+    def _starts(self) -> Words:
+        starts = np.zeros(len(self.values) + 1, np.int64)
+        starts[1:] = 1
+        for bits in range(7, int(self.values.max()).bit_length(), 7):
+            starts[1:] += self.values >= np.uint64(1 << bits)
+        return np.cumsum(starts)
 
 
 def varints(values: Words) -> Varints:
     """Base-128 varints of unsigned integers (https://protobuf.dev/programming-guides/encoding)."""
-    largest = int(values.max()) if len(values) else 0
-    if largest < 1 << 7:
-        return Varints(data=values.astype(np.uint8).tobytes(), starts=None)
-    short = largest < 1 << 28
-    groups, lengths, kept = _short_groups(values.astype(np.uint32)) if short else _long_groups(values, largest)
-    starts = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(lengths, out=starts[1:])
-    return Varints(data=np.compress(kept, groups).tobytes(), starts=starts)
+    bits = int(values.max()).bit_length() if len(values) else 0
+    if bits <= 7:
+        data = values.astype(np.uint8).tobytes()
+    elif bits <= 14:
+        data = _two_bytes(values.astype("<u2"))
+    elif bits <= 28:
+        data = _four_bytes(values.astype("<u4"))
+    else:
+        data = _many_bytes(values.astype(np.uint64), -(-bits // 7))
+    return Varints(data=data, values=values)
 
 
-def _short_groups(values: Words) -> tuple[Words, Words, Words]:
-    """Up to 28 bits: a varint fits one 32-bit word, so whole columns are spread at once."""
-    lengths = np.ones(len(values), np.uint8)
-    for limit in (0x7F, 0x3FFF, 0x1F_FFFF):
-        lengths += values > limit
-    word = values & 0x7F
-    for position in (1, 2, 3):
-        word |= (values & np.uint32(0x7F << 7 * position)) << np.uint32(position)
-    word |= _CONTINUED[lengths]
-    return word.astype("<u4", copy=False).view(np.uint8), lengths, _USED[lengths].view(np.bool_)
+def _two_bytes(values: Words) -> bytes:
+    """Each row's varint in a 16-bit word, and only the bytes that are used."""
+    long = values > 0x7F
+    words = (values & 0x7F) | (values & 0x3F80) << 1 | long.astype("<u2") << 7
+    used = np.ones((len(values), 2), np.bool_)
+    used[:, 1] = long
+    return _compressed(used, words)
 
 
-def _long_groups(values: Words, largest: int) -> tuple[Words, Words, Words]:
-    width = (largest.bit_length() + 6) // 7
-    wide: Words = values.astype(np.uint64)
+def _four_bytes(values: Words) -> bytes:
+    longer = [values > limit for limit in (0x7F, 0x3FFF, 0x1F_FFFF)]
+    words = values & 0x7F
+    used = np.ones((len(values), 4), np.bool_)
+    for position, long in enumerate(longer, start=1):
+        words |= (values & np.uint32(0x7F << 7 * position)) << np.uint32(position)
+        words |= long.astype("<u4") << np.uint32(8 * position - 1)
+        used[:, position] = long
+    return _compressed(used, words)
+
+
+def _many_bytes(values: Words, width: int) -> bytes:
     groups = np.empty((len(values), width), np.uint8)
-    lengths = np.ones(len(values), np.uint8)
+    used = np.ones((len(values), width), np.bool_)
     for position in range(width):
-        groups[:, position] = wide & 0x7F
-        wide = wide >> 7
+        groups[:, position] = values & 0x7F
+        values = values >> 7
         if position + 1 < width:
-            more = wide != 0
-            groups[:, position] |= more.view(np.uint8) << 7
-            lengths += more.view(np.uint8)
-    used = np.arange(width) < np.arange(width + 1)[:, None]
-    return groups.ravel(), lengths, used[lengths].ravel()
+            used[:, position + 1] = values != 0
+            groups[:, position] |= used[:, position + 1].view(np.uint8) << 7
+    return _compressed(used, groups)
+
+
+def _compressed(used: Words, words: Words) -> bytes:
+    return np.compress(used.ravel(), words.view(np.uint8).ravel()).tobytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +166,7 @@ def _share(columns: FlowColumns, start: Instant, step_ms: int) -> _Interval:
             _TX_BYTES: varints(np.minimum(columns.tx_bytes, _MAX_COUNTER)),
             _RX_BYTES: varints(np.minimum(columns.rx_bytes, _MAX_COUNTER)),
             _FIRST_STEP: varints(np.minimum(first_step, _MAX_STEP)),
-            _DURATION_MS: varints(columns.duration_ns // _NS_PER_MS + (columns.duration_ns % _NS_PER_MS != 0)),
+            _DURATION_MS: varints(_whole_ms(columns.duration_ns)),
             _LASTED: varints(np.minimum(last_step - first_step, _MAX_STEP)),
         },
         kind=kind,
@@ -166,24 +184,26 @@ def _batch(shared: _Interval, first: int, last: int) -> flowlink_pb2.Batch:
     remote, remote_rows = factorize(words[:, 0], words[:, 1])
     addresses = words[remote_rows]
     is_v4 = (addresses[:, 0] == _V4_MAPPED[0]) & (addresses[:, 1] & _V4_MASK == _V4_MAPPED[1])
-    place = np.empty(len(addresses), np.uint32)  # the IPv4 ones come first
-    place[np.argsort(~is_v4, kind="stable")] = np.arange(len(addresses))
+    before = np.cumsum(is_v4, dtype=np.uint32)  # the IPv4 ones come first
+    place = np.where(is_v4, before - 1, np.arange(len(addresses), dtype=np.uint32) + before[-1] - before)
     own = {_LOCAL: local, _REMOTE: place[remote], _KIND: kind, _PORT: port}
     parts = []
     for field in _FIELDS:
         data = varints(own[field]).data if field in own else shared.packed[field].slice(first, last)
         parts += [_number(field << 3 | 2), _number(len(data)), data]
     serialized = b"".join(parts)
-    return flowlink_pb2.Batch(
+    batch = flowlink_pb2.Batch(
         locals=[shared.sides[number] for number in used_locals],
         remotes4=np.ascontiguousarray(addresses[is_v4]).view("<u4")[:, 3].tobytes(),
         remotes=np.ascontiguousarray(addresses[~is_v4]).tobytes(),
         processes=processes,
         kinds=kinds,
-        ports=used_ports.tolist(),
         columns=serialized,
         crc32c=google_crc32c.value(serialized),
     )
+    ports = varints(used_ports).data
+    batch.MergeFromString(b"".join((_number(_PORTS << 3 | 2), _number(len(ports)), ports)))
+    return batch
 
 
 def _kinds(columns: FlowColumns, rows: Words) -> tuple[list[flowlink_pb2.Kind], list[str]]:
@@ -205,10 +225,18 @@ def _kinds(columns: FlowColumns, rows: Words) -> tuple[list[flowlink_pb2.Kind], 
 
 def _renumber(numbers: Words) -> tuple[Words, Words]:
     """Dense numbers in place of sparse ones, and which they stand for; the universe is small."""
-    used = np.flatnonzero(np.bincount(numbers))
-    dense = np.zeros(int(used[-1]) + 1, np.uint32)
-    dense[used] = np.arange(len(used))
+    seen = np.zeros(int(numbers.max()) + 1, np.bool_)
+    seen[numbers] = True
+    used = np.flatnonzero(seen)
+    dense = np.empty(len(seen), np.uint32)
+    dense[used] = np.arange(len(used), dtype=np.uint32)
     return dense[numbers], used
+
+
+def _whole_ms(times_ns: Words) -> Words:
+    """Rounded up; a multiplication, because a remainder costs a division more."""
+    ms: Words = times_ns // _NS_PER_MS
+    return ms + (ms * _NS_PER_MS != times_ns)
 
 
 def _since(times_ns: Words, start_ns: int) -> Words:
@@ -225,6 +253,7 @@ def _number(value: int) -> bytes:
     return bytes(encoded)
 
 
+@lru_cache(maxsize=4096)  # a side has many batches; Batch() copies it
 def _message(local: Local) -> flowlink_pb2.Local:
     return flowlink_pb2.Local(
         pod_uid=local.pod_uid,

@@ -124,12 +124,14 @@ class Resolver:
         keys, stats = drained.keys, drained.stats
         pair, firsts = factorize(keys["cgroup_id"], keys["netns_cookie"])
         events = np.maximum(stats["count"], 1)
-        addresses = _own_addresses(pair, len(firsts), stats["local"])
+        pairs = list(zip(keys["cgroup_id"][firsts].tolist(), keys["netns_cookie"][firsts].tolist(), strict=True))
+        settled = all(self._is_settled(each) for each in pairs)
+        addresses = {} if settled else _own_addresses(pair, len(firsts), stats["local"])
         locals_: list[Local] = []
         local_of_pair = np.full(len(firsts), -1, np.int64)
         resolved_pair = np.zeros(len(firsts), bool)
-        for number, row in enumerate(firsts):
-            side = self._side(int(keys["cgroup_id"][row]), int(keys["netns_cookie"][row]), addresses.get(number))
+        for number, each in enumerate(pairs):
+            side = self._side(each, addresses.get(number))
             if side is not None:
                 local_of_pair[number] = len(locals_)
                 resolved_pair[number] = bool(side.pod_uid)
@@ -159,13 +161,17 @@ class Resolver:
         """Ask again: what could not be named may have got its name."""
         self._sides.clear()
 
-    def _side(self, cgroup_id: int, netns_cookie: int, address: bytes | None) -> Local | None:
-        pair = (cgroup_id, netns_cookie)
-        if pair in self._sides:
-            side = self._sides[pair]
-            if side is None or address is None or side.address:
-                return side
-        side = self._sides[pair] = self.resolve(cgroup_id, netns_cookie, address)
+    def _is_settled(self, pair: tuple[int, int]) -> bool:
+        """Nothing that another flow of this interval tells would change what is known of it."""
+        if pair not in self._sides:
+            return False
+        side = self._sides[pair]
+        return side is None or bool(side.address)
+
+    def _side(self, pair: tuple[int, int], address: bytes | None) -> Local | None:
+        if pair in self._sides and (address is None or self._is_settled(pair)):
+            return self._sides[pair]
+        side = self._sides[pair] = self.resolve(*pair, address)
         return side
 
     def resolve(self, cgroup_id: int, netns_cookie: int, address: bytes | None = None) -> Local | None:
