@@ -13,12 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import SelfTestError
+from agent.config import AgentConfig
+from agent.errors import BpfSyscallError, SelfTestError
 from agent.flow import address_bytes
 from agent.kernel import selftest
-from agent.kernel.capture import ListenerEntry
+from agent.kernel.capture import Capture, ListenerEntry
 from agent.kernel.maps import Drained
-from tests.kernel.rig import DEADLINE_SECONDS, Namespace, Network, Pod, Ready, Rig, Row, tcp_client, tcp_server, total
+from tests.kernel.rig import (
+    DEADLINE_SECONDS,
+    Namespace,
+    Network,
+    Pod,
+    Ready,
+    Rig,
+    Row,
+    open_rig,
+    tcp_client,
+    tcp_server,
+    total,
+)
 
 PRIME = 23
 
@@ -300,3 +313,21 @@ def test_self_test_refuses_a_kernel_that_counts_wrongly(rig: Rig, monkeypatch: p
     monkeypatch.setattr(selftest, "_PATIENCE_SECONDS", 0.0)
     with pytest.raises(SelfTestError, match="was not seen: TCP EGRESS"):
         selftest.self_test(Deaf())  # type: ignore[arg-type]
+
+
+def test_agent_that_fails_its_self_test_does_not_start(
+    rig: Rig, config: AgentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del rig
+    captured: list[Capture] = []
+
+    def fail(capture: Capture) -> None:
+        captured.append(capture)
+        raise SelfTestError("a known connection was not seen")
+
+    monkeypatch.setattr("agent.node.self_test", fail)
+    with pytest.raises(SelfTestError):
+        open_rig(config)
+    (capture,) = captured
+    with pytest.raises(BpfSyscallError):
+        capture.programs()  # closed: nothing of it counts on

@@ -254,6 +254,25 @@ def test_term_drains_and_flushes(
     assert total(aggregator.rows, pod="server", direction="INGRESS", port=8501)[0] == PRIME
 
 
+def test_term_does_not_wait_for_an_aggregator_that_commits_nothing(
+    agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod, tmp_path: Path
+) -> None:
+    """It drains, gives the stream its seconds, and leaves the rest to the spool."""
+    spool = ("--spool-directory", str(tmp_path / "spool"))
+    aggregator.committing.clear()
+    agent = agents.start(*spool)
+    eventually(lambda: agents.page("/livez")[0] == 200, "alive")
+    traffic(network, client, server, 8503)
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(DEADLINE_SECONDS) == 0
+    assert total(aggregator.rows, port=8503)[0] == 0
+    aggregator.committing.set()
+    agents.start(*spool)
+    eventually(lambda: total(aggregator.rows, pod="server", port=8503)[0] > 0, "what the spool kept has come")
+    assert total(aggregator.rows, pod="client", direction="EGRESS", port=8503)[0] == PRIME
+    assert total(aggregator.rows, pod="server", direction="INGRESS", port=8503)[0] == PRIME
+
+
 def test_killed_agent_loses_nothing_that_the_kernel_had_counted(
     agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod, bpf_file_system: Path
 ) -> None:
