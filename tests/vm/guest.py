@@ -68,7 +68,7 @@ mount -t tmpfs run /run; mount -t tracefs tracefs /sys/kernel/tracing
 {cgroups}
 mount -t bpf bpf /sys/fs/bpf; mkdir -p /dev/shm /dev/pts; mount -t devpts devpts /dev/pts
 echo root:x:0:0:root:/root:/bin/sh > /etc/passwd; echo root:x:0: > /etc/group
-echo 127.0.0.1 localhost > /etc/hosts; hostname guest; ip link set lo up
+echo 127.0.0.1 localhost > /etc/hosts; : > /etc/resolv.conf; hostname guest; ip link set lo up
 echo "WATTLE-VM-KERNEL=$(uname -r)"
 cd {repository}
 {commands}

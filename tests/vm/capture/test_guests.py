@@ -37,8 +37,8 @@ KERNEL_TESTS = (
 )
 WITHOUT_LENGTHS = ".venv/bin/python -m agent --check --backend tracepoint"
 DEMO = (
-    "WATTLE_BACKEND=kprobe .venv/bin/python -m lab.demo lab/shop.yaml --once --deadline 600 "
-    f"|| {{ tail -n 20 {LEFT_BY_DEMO}/*.log; false; }} "
+    "WATTLE_BACKEND=kprobe .venv/bin/python -m lab.demo lab/shop.yaml --once --deadline 600 > /tmp/said 2>&1 "
+    f"|| {{ tail -n 20 /tmp/said {LEFT_BY_DEMO}/*.log; false; }} "
     f"&& grep -h backend {LEFT_BY_DEMO}/agent.log && echo '{LINKS}'$(tr -d '\\n' < {LEFT_BY_DEMO}/links.json)"
 )
 GUESTS: Mapping[str, tuple[str, Cgroups, Mapping[str, str]]] = {
