@@ -236,7 +236,8 @@ def _renumber(numbers: Words) -> tuple[Words, Words]:
 def _whole_ms(times_ns: Words) -> Words:
     """Rounded up; a multiplication, because a remainder costs a division more."""
     ms: Words = times_ns // _NS_PER_MS
-    return ms + (ms * _NS_PER_MS != times_ns)
+    ms += ms * _NS_PER_MS != times_ns
+    return ms
 
 
 def _since(times_ns: Words, start_ns: int) -> Words:

@@ -157,7 +157,7 @@ class Btf:
 
     def _walk(self) -> Words:
         """Where each record begins, in words. The one loop over all 130,000: it makes no object a record."""
-        words, place, places = memoryview(self._words).cast("B").cast("I"), 0, []
+        words, place, places = self._words.data, 0, []
         while place + 1 < len(words):
             places.append(place)
             info = words[place + 1]
@@ -193,7 +193,8 @@ class Btf:
         if not 1 <= type_id <= len(self._places):
             raise BtfError(f"following BTF type {type_id}: there are {len(self._places)}")
         position = self._start + 4 * int(self._places[type_id - 1])
-        return _Type(*_TYPE.unpack_from(self._data, position), position + _TYPE.size)
+        name, info, size_or_type = _TYPE.unpack_from(self._data, position)
+        return _Type(name, info, size_or_type, position + _TYPE.size)
 
     def _string(self, offset: int) -> str:
         start = self._strings + offset

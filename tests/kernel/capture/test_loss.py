@@ -1,12 +1,18 @@
 """Nothing is lost at the boundary; what must be refused is counted."""
 
 import contextlib
+import ctypes
 import os
+import signal
 import socket
 import struct
 from dataclasses import replace
 
+import numpy as np
+
 from agent.config import AgentConfig
+from agent.flow import Direction, FlowKey
+from agent.kernel import bpf
 from agent.kernel.maps import Counter
 from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, total
 
@@ -51,6 +57,58 @@ def test_swapping_while_connections_come_loses_none(rig: Rig, network: Network, 
     for pod, direction in (("client", "EGRESS"), ("server", "INGRESS")):
         counted = total(rows, pod=pod, direction=direction, port=8401)[0]
         assert counted <= made <= counted + refused
+
+
+def test_event_that_passed_the_first_program_by_is_counted_by_the_second_and_once(
+    rig: Rig, network: Network, client: Pod, server: Pod
+) -> None:
+    """Which happens when a softirq interrupts the first one: here its memory of the connection is taken away."""
+    address = (network.server_address, 8402)
+
+    def hold(ready: Ready) -> None:
+        with socket.create_connection(address, timeout=DEADLINE_SECONDS):
+            ready()
+            signal.pause()
+
+    def serve(ready: Ready) -> None:
+        with socket.create_server(address) as listener:
+            ready()
+            listener.accept()
+            signal.pause()
+
+    serving, holding = server.start("backend", serve), client.start("caller", hold)
+    try:
+        assert total(rig.rows(client), port=8402)[0] == 1
+        sk = socket_of(rig, port=8402, direction=Direction.EGRESS)
+        bpf.delete(rig.node.capture._loaded.maps["connections"], sk)
+        run_again(rig, sk)
+        assert total(rig.rows(client), direction="EGRESS", port=8402)[0] == 1
+        run_again(rig, sk)
+        assert total(rig.rows(client), port=8402)[0] == 0
+    finally:
+        holding.kill()
+        serving.kill()
+
+
+def socket_of(rig: Rig, *, port: int, direction: Direction) -> bytes:
+    """The kernel's address of a connection's socket: the key of `connections`; struct connection begins with a time."""
+    info = bpf.map_info(rig.node.capture._loaded.maps["connections"])
+    known = np.dtype([("since_ns", "<u8"), ("flow", FlowKey), ("rest", f"V{info.value_bytes - 8 - FlowKey.itemsize}")])
+    keys, values = np.empty(info.max_entries, "<u8"), np.empty(info.max_entries, known)
+    cursor = bpf.BatchCursor(rig.node.capture._loaded.maps["connections"])
+    filled = cursor.read(keys.ctypes.data, values.ctypes.data, info.max_entries)
+    flows = values["flow"][:filled]
+    (row,) = np.flatnonzero((flows["port"] == port) & (flows["direction"] == direction))
+    return keys[row].tobytes()
+
+
+def run_again(rig: Rig, sk: bytes) -> None:
+    """BPF_PROG_TEST_RUN of the second program, with the tracepoint's arguments: SYN_SENT to ESTABLISHED."""
+    arguments = ctypes.create_string_buffer(sk + struct.pack("<QQ", 2, 1))
+    program, size = rig.node.capture._loaded.programs["inet_sock_set_state_again"], len(arguments.raw) - 1
+    attr = bytearray(128)
+    struct.pack_into("<IIIIQQIIIIQQ", attr, 0, program, 0, 0, 0, 0, 0, 0, 0, size, 0, ctypes.addressof(arguments), 0)
+    bpf._call(10, attr, "running a program")
 
 
 def test_full_map_refuses_new_flows_and_counts_them(
