@@ -36,6 +36,7 @@ MODULES = (
     "nft_chain_nat",
     "nft_nat",
     "nft_masq",
+    "nft_numgen",
     "nft_ct",
     "nft_reject_inet",
     "nft_reject_ipv4",
