@@ -93,7 +93,7 @@ def load(request: LoadRequest) -> Loaded:
             ours.send(json.dumps({**asdict(request), "backend": _backend_id(request.backend)}).encode())
             message, descriptors, _flags, _address = socket.recv_fds(ours, 1 << 16, _MAX_DESCRIPTORS)
         except OSError as exc:
-            raise LoaderError(f"loading {request.backend.name}: {exc}") from exc
+            raise LoaderError(f"loading the {request.backend.name} backend: {exc}") from exc
         finally:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=5)

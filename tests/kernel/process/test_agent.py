@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -222,9 +223,15 @@ def test_ready_means_that_a_batch_was_committed(agents: Agents, aggregator: Aggr
     aggregator.committing.set()
     eventually(lambda: is_ready(agents), "ready")
     assert subprocess.run(agents.command("--health"), cwd=REPOSITORY, check=False, capture_output=True).returncode == 0
-    assert "wattle_agent_backend{" in agents.page("/metrics")[1]
     eventually(lambda: bool(aggregator.reports), "reported")
-    assert aggregator.reports[0].backend in ("kprobe", "tracepoint")
+    chosen, page = aggregator.reports[0].backend, agents.page("/metrics")[1]
+    assert chosen in ("kprobe", "tracepoint")
+    assert re.findall(r'^wattle_agent_backend\{backend="(.*)"\} 1\.0$', page, re.MULTILINE) == [chosen]
+    refused = re.findall(r'^wattle_agent_backend_refused\{backend="(.*)"\} 1\.0$', page, re.MULTILINE)
+    assert refused == (["kprobe"] if BACKEND == "auto" and chosen == "tracepoint" else [])
+    for name in ("flow_map_fill_ratio", "events_lost_total", "drain_seconds", "drain_alive_seconds", "program_runs"):
+        assert f"wattle_agent_{name}" in page
+    assert "process_resident_memory_bytes" in page
 
 
 def test_announcements_are_heard_between_two_drains(agents: Agents, groups: Groups) -> None:

@@ -83,9 +83,9 @@ def run_of(runs: Runs, name: str) -> GuestRun:
 @pytest.mark.parametrize(
     ("guest", "tests", "at_least", "skipped"),
     [
-        pytest.param("stable", "capture", 46, 1, id="stable: every capture case"),  # cgroup v1
-        pytest.param("backport", "capture", 47, 0, id="backport: every capture case"),
-        pytest.param("backport", "process", 11, 0, id="backport: the agent as a process"),
+        pytest.param("stable", "capture", 51, 1, id="stable: every capture case"),  # cgroup v1
+        pytest.param("backport", "capture", 52, 0, id="backport: every capture case"),
+        pytest.param("backport", "process", 12, 0, id="backport: the agent as a process"),
     ],
 )
 def test_kernel_tests_pass_through_kprobes(runs: Runs, guest: str, tests: str, at_least: int, skipped: int) -> None:
