@@ -9,6 +9,7 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.identity.cgroups import Hierarchy, find_hierarchy
+from agent.kernel.capture import CgroupCreatedEvent, FirstSightEvent
 from tests.kernel.conftest import PodMaker
 from tests.kernel.rig import DEADLINE_SECONDS, Groups, Network, Pod, Ready, Rig, open_rig, tcp_client, tcp_server, total
 
@@ -108,6 +109,42 @@ def test_host_network_pods_are_told_apart_by_cgroup(
         ("agent-b", "b", 1, True),
     }
     assert total(rows, port=8207)[0] == 2
+
+
+def test_a_pod_is_announced_once_however_many_flows_it_has(rig: Rig, network: Network, make_pod: PodMaker) -> None:
+    """The ring has room for pods, not for flows."""
+    pod = make_pod("talkative", network.client)
+    rig.pipeline.hear()
+
+    def fan_out() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+            for port in range(8220, 8240):
+                caller.sendto(b"x", (network.server_address, port))
+
+    pod.run("fan-out", fan_out)
+    sights = [each for each in rig.node.capture.announcements() if isinstance(each, FirstSightEvent)]
+    pairs = [(each.cgroup_id, each.netns_cookie) for each in sights]
+    assert pairs
+    assert len(pairs) == len(set(pairs))
+    assert total(rig.rows(pod))[0] == 20
+
+
+def test_groups_of_another_hierarchy_are_not_heard(rig: Rig, config: AgentConfig) -> None:
+    """Ids are each hierarchy's own: a group of another one would lend its path to a pod's id."""
+    if rig.node.cgroups.hierarchy_root == config.cgroup_root:
+        pytest.skip("this kernel has no cgroup v1 hierarchy of pids mounted")
+    rig.pipeline.hear()
+    own = rig.node.cgroups.hierarchy_root / f"wattle-own-{os.getpid()}"
+    other = v1_hierarchy().root / f"wattle-other-{os.getpid()}"
+    own.mkdir()
+    other.mkdir()
+    try:
+        heard = [each.path for each in rig.node.capture.announcements() if isinstance(each, CgroupCreatedEvent)]
+    finally:
+        own.rmdir()
+        other.rmdir()
+    assert f"/{own.name}" in heard
+    assert f"/{other.name}" not in heard
 
 
 def v1_hierarchy() -> Hierarchy:

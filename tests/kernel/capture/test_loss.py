@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from agent.config import AgentConfig
 from agent.flow import Direction, FlowKey
 from agent.kernel import bpf
 from agent.kernel.maps import Counter
-from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, total
+from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, tcp_client, tcp_server, total
 
 
 def test_swapping_while_connections_come_loses_none(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
@@ -90,16 +91,34 @@ def test_event_that_passed_the_first_program_by_is_counted_by_the_second_and_onc
         serving.kill()
 
 
+def test_connection_that_is_over_is_not_taken_for_an_open_one(
+    rig: Rig, network: Network, client: Pod, server: Pod
+) -> None:
+    """Its socket's address is given to another one, a listener's perhaps."""
+    address, made = (network.server_address, 8403), 5
+    listening = server.start("backend", tcp_server(address, connections=made))
+    client.run("caller", tcp_client(address, connections=made))
+    listening.wait()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while (states := [state for _sk, flow, state in connections(rig) if flow["port"] == 8403]) and any(states):
+        assert time.monotonic() < deadline, f"still open, or asked for: {states}"
+
+
+def connections(rig: Rig) -> list[tuple[bytes, np.void, int]]:
+    """The map `connections`: (the socket's address, its flow, enum connection_state)."""
+    map_fd = rig.node.capture._loaded.maps["connections"]
+    info = bpf.map_info(map_fd)
+    layout = [("since_ns", "<u8"), ("flow", FlowKey), ("pid", "<u4"), ("error", "<u2"), ("state", "u1")]
+    size = sum(np.dtype(kind).itemsize for _name, kind in layout)
+    layout.append(("rest", f"V{info.value_bytes - size}"))
+    keys, values = np.empty(info.max_entries, "<u8"), np.empty(info.max_entries, np.dtype(layout))
+    filled = bpf.BatchCursor(map_fd).read(keys.ctypes.data, values.ctypes.data, info.max_entries)
+    return [(keys[i].tobytes(), values["flow"][i], int(values["state"][i])) for i in range(filled)]
+
+
 def socket_of(rig: Rig, *, port: int, direction: Direction) -> bytes:
-    """The kernel's address of a connection's socket: the key of `connections`; struct connection begins with a time."""
-    info = bpf.map_info(rig.node.capture._loaded.maps["connections"])
-    known = np.dtype([("since_ns", "<u8"), ("flow", FlowKey), ("rest", f"V{info.value_bytes - 8 - FlowKey.itemsize}")])
-    keys, values = np.empty(info.max_entries, "<u8"), np.empty(info.max_entries, known)
-    cursor = bpf.BatchCursor(rig.node.capture._loaded.maps["connections"])
-    filled = cursor.read(keys.ctypes.data, values.ctypes.data, info.max_entries)
-    flows = values["flow"][:filled]
-    (row,) = np.flatnonzero((flows["port"] == port) & (flows["direction"] == direction))
-    return keys[row].tobytes()
+    (found,) = (sk for sk, flow, _state in connections(rig) if (flow["port"], flow["direction"]) == (port, direction))
+    return found
 
 
 def run_again(rig: Rig, sk: bytes) -> None:

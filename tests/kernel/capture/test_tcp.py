@@ -34,6 +34,7 @@ from tests.kernel.rig import (
 )
 
 PRIME = 23
+MULTIPATH = 262  # IPPROTO_MPTCP
 
 
 @pytest.mark.parametrize("v6", [False, True], ids=["IPv4", "IPv6"])
@@ -68,6 +69,43 @@ def test_v4_mapped_connection_is_ipv4_and_counted_once(rig: Rig, network: Networ
     assert total(rows, pod="client", direction="EGRESS", remote=network.server_address, port=8082)[0] == 3
     assert total(rows, pod="server", direction="INGRESS", remote=network.client_address, port=8082)[0] == 3
     assert {(row.pod, row.process) for row in rows} == {("client", "mapped"), ("server", "dual")}
+
+
+def test_multipath_connection_is_one_flow(rig: Rig, network: Network, client: Pod, server: Pod) -> None:
+    """Its own socket and the TCP one below it change state: only the latter is on the wire."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, MULTIPATH).close()
+    except OSError as exc:
+        pytest.skip(f"this kernel has no MPTCP: {exc}")
+
+    def serve(ready: Ready) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, MULTIPATH) as listener:
+            listener.bind((network.server_address, 8097))
+            listener.listen(8)
+            ready()
+            for _ in range(PRIME):
+                connection, _peer = listener.accept()
+                with connection:
+                    while connection.recv(99):
+                        pass
+
+    def call() -> None:
+        for _ in range(PRIME):
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM, MULTIPATH) as caller:
+                caller.settimeout(DEADLINE_SECONDS)
+                caller.connect((network.server_address, 8097))
+                caller.sendall(b"over one path")
+                caller.shutdown(socket.SHUT_WR)
+                caller.recv(1)
+
+    listening = server.start("backend", serve)
+    client.run("caller", call)
+    listening.wait()
+    rows = rig.rows(client, server)
+    assert total(rows, pod="client", direction="EGRESS", remote=network.server_address, port=8097)[0] == PRIME
+    assert total(rows, pod="server", direction="INGRESS", remote=network.client_address, port=8097)[0] == PRIME
+    assert sum(row.count for row in rows) == 2 * PRIME
+    assert {(row.pod, row.process) for row in rows} == {("client", "caller"), ("server", "backend")}
 
 
 def test_service_address_is_seen_by_the_client_and_the_target_port_by_the_server(

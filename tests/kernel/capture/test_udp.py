@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from agent.config import AgentConfig
+from agent.kernel.maps import Counter
 from tests.kernel.rig import DEADLINE_SECONDS, Network, Pod, Ready, Rig, open_rig, total
 
 PRIME = 7
@@ -191,9 +192,11 @@ def test_one_way_datagrams_are_all_counted(rig: Rig, network: Network, client: P
             for _ in range(datagrams):
                 caller.send(b"c:1|c")
 
+    before = rig.node.capture.counters()[Counter.EVENTS]
     listening = server.start("statsd", serve)
     client.run("app", call)
     listening.wait()
+    assert rig.node.capture.counters()[Counter.EVENTS] - before >= 2 * datagrams
     rows = rig.rows(client, server)
     assert total(rows, pod="client", direction="EGRESS", port=8125) == (datagrams, datagrams * 5, 0)
     assert total(rows, pod="server", direction="INGRESS", port=8125) == (datagrams, 0, datagrams * 5)

@@ -6,14 +6,16 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from agent.errors import BtfError, LoaderError, NoBackendError
 from agent.flow import FlowKey, FlowStats
 from agent.kernel.backends import KPROBE, TRACEPOINT, BackendName, CgroupHook, RawTracepoint, candidates
+from agent.kernel.bpf import ProgramInfo
 from agent.kernel.btf import Btf
-from agent.kernel.capture import CaptureRequest, open_capture
+from agent.kernel.capture import Capture, CaptureRequest, open_capture
 from agent.kernel.headers import FIELDS, CgroupSource, compiler_flags, source_text, write_header_tree
 from agent.kernel.loader import Loaded, LoadRequest, sweep_stale_headers, sweep_stale_probes
 from agent.kernel.maps import Counter, possible_cpus
@@ -167,3 +169,12 @@ def test_header_trees_of_dead_loaders_are_swept(tmp_path: Path) -> None:
 def test_possible_cpus(tmp_path: Path, text: str, cpus: int) -> None:
     (tmp_path / "possible").write_text(text)
     assert possible_cpus(tmp_path / "possible") == cpus
+
+
+def test_an_event_is_missed_where_neither_program_of_its_hook_ran() -> None:
+    def ran(missed: int) -> ProgramInfo:
+        return ProgramInfo(name="", run_time_ns=0, runs=0, missed=missed)
+
+    programs = {"state": ran(7), "state_again": ran(3), "report": ran(0), "report_again": ran(5), "sendmsg": ran(2)}
+    capture = SimpleNamespace(programs=lambda: programs)
+    assert Capture.missed(capture) == 3 + 0 + 2  # type: ignore[arg-type]

@@ -133,6 +133,7 @@ def test_mesh_and_loopback_hops_are_left_out() -> None:
         flow(30, POD_COOKIE, remote="127.0.0.1"),
         flow(30, POD_COOKIE, remote="127.0.0.6", direction=Direction.INGRESS, port=8080),
         flow(30, POD_COOKIE, remote="::1"),
+        flow(30, POD_COOKIE, remote="::6", direction=Direction.INGRESS, port=8080),
         flow(30, POD_COOKIE, remote="10.0.0.3", own="10.0.0.3"),
         flow(30, POD_COOKIE, direction=Direction.INGRESS, port=15006),
     ]
