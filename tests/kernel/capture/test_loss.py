@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import struct
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -97,11 +96,12 @@ def test_connection_that_is_over_is_not_taken_for_an_open_one(
     """Its socket's address is given to another one, a listener's perhaps."""
     address, made = (network.server_address, 8403), 5
     listening = server.start("backend", tcp_server(address, connections=made))
-    client.run("caller", tcp_client(address, connections=made))
+    client.run("caller", tcp_client(address, connections=made, request=b"x"))
     listening.wait()
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while (states := [state for _sk, flow, state in connections(rig) if flow["port"] == 8403]) and any(states):
-        assert time.monotonic() < deadline, f"still open, or asked for: {states}"
+    sides = ({"pod": "client", "port": 8403}, {"pod": "server", "port": 8403})
+    rows = rig.rows_until(lambda rows: sum(sum(total(rows, **side)[1:]) for side in sides) == 2 * made, client, server)
+    assert [total(rows, **side) for side in sides] == [(made, made, 0), (made, 0, made)], "not closed yet"
+    assert not any(state for _sk, flow, state in connections(rig) if flow["port"] == 8403)
 
 
 def connections(rig: Rig) -> list[tuple[bytes, np.void, int]]:
