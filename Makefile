@@ -136,8 +136,9 @@ test-contract: .venv/ready ## one suite for every implementation of a Protocol
 	$(call tier,contract,$(AS_ROOT),)
 test-integration: .venv/ready ## a real PostgreSQL, a real lab, the demo
 	$(call tier,integration,$(AS_ROOT),)
-test-ui: .venv/ready web ## the page, in Debian's Chromium
+test-ui: .venv/ready web ## the page, in Debian's Chromium; the story on a real lab
 	$(call tier,ui,$(AS_OWNER),-n 2)
+	$(call tier,story,$(AS_ROOT),)
 test-kernel: .venv/ready ## this machine's kernel
 	$(call tier,kernel,$(AS_ROOT),)
 test-chaos: .venv/ready ## kill -9, partitions, torn files

@@ -114,7 +114,7 @@ def measured(page: Page, address: str) -> Iterator[tuple[str, list[float], list[
     opened, opened_cpu = _timed(lambda: [interactive(page, address)])
     yield "interactive", [one[0] for one in opened], opened_cpu, None
     page.locator("#proof", has_text="Proved").wait_for()
-    switches = page.locator(".links .switch[aria-checked=true]")
+    switches = page.locator(".links .switch[id]:enabled")
     names = [switches.nth(number).get_attribute("id") for number in range(min(REPETITIONS, switches.count()))]
     left = iter(names)
 

@@ -13,7 +13,7 @@ from aggregator.errors import ConflictError, ForbiddenError, InputError, NotFoun
 from aggregator.model.address import IPNetwork
 from aggregator.model.decision import Alias, ClusterCIDRs, Decision, LabelDecision, LabelLists, ProcessNames
 from aggregator.web.cluster_pages import Picked, picked_of, settings_page
-from aggregator.web.frame import BASE, Visit, VisitDep
+from aggregator.web.frame import Visit, VisitDep
 from aggregator.web.saying import FieldsDep, network_of
 from aggregator.web.security import Fields
 
@@ -39,7 +39,7 @@ def say_addresses(visit: VisitDep, fields: FieldsDep) -> Response:
     if verb not in {"name", "allow", "forget"}:
         raise InputError("this page does not know that decision: load it again", field="say")
     kept = visit.query(q=fields.get("q", ""), kind=fields.get("kind", ""))
-    return _done(visit, said, f"{BASE}/addresses{kept}", "Addresses")
+    return _done(visit, said, f"{visit.base}/addresses{kept}", "Addresses")
 
 
 def _networks(visit: Visit, fields: Fields) -> tuple[IPNetwork, ...]:
@@ -66,7 +66,7 @@ def say_drift(visit: VisitDep, fields: FieldsDep) -> Response:
             case _:
                 raise InputError("this page does not know that answer: load it again", field="say")
 
-    return _done(visit, said, f"{BASE}/drift{visit.query(namespace=fields.get('namespace', ''))}", "Drift")
+    return _done(visit, said, f"{visit.base}/drift{visit.query(namespace=fields.get('namespace', ''))}", "Drift")
 
 
 def _done(visit: Visit, say: Callable[[], None], back: str, where: str) -> Response:
@@ -90,7 +90,7 @@ def say_settings(visit: VisitDep, fields: FieldsDep) -> Response:
             visit.deciding.change_settings(visit.caller, [decision], reason=fields.get("reason", ""), if_match=tag)
     except _REFUSED as exc:
         return settings_page(visit, str(exc), 409 if isinstance(exc, ConflictError) else 422)
-    return RedirectResponse(f"{BASE}/settings{visit.query()}#{verb}", status_code=303)
+    return RedirectResponse(f"{visit.base}/settings{visit.query()}#{verb}", status_code=303)
 
 
 def _setting(verb: str, fields: Fields) -> Decision:

@@ -4,7 +4,7 @@ Enters: a request. Leaves: a Visit that renders templates. Invariant: a right th
 page and says so; it never breaks the page.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, Protocol, TypeVar
@@ -17,9 +17,11 @@ from jinja2 import Environment
 from aggregator.errors import ForbiddenError, UnauthenticatedError
 from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.services.deciding.decisions import Deciding
+from aggregator.services.question import WorkloadRef
 from aggregator.services.review import Review
 from aggregator.services.spans import ALL
 from aggregator.services.views import StatusView
+from aggregator.web.rendering import segment
 from aggregator.web.security import TOKEN_COOKIE, Fields, csrf_of, keep_csrf
 
 T = TypeVar("T")
@@ -42,6 +44,9 @@ class Site:
     review: Review
     authenticator: Authenticator
     templates: Environment
+    cluster: str
+    base: str  # where its pages are
+    clusters: Mapping[str, str]  # where every cluster's are, by its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,19 @@ class Visit:
     site: Site
     span: str = ALL
     fields: Fields = field(default_factory=dict)  # of the form that was sent
+
+    @property
+    def base(self) -> str:
+        return self.site.base
+
+    @property
+    def token_cookie(self) -> str:
+        """Of this cluster alone: a token is shown to no other cluster's API server."""
+        home = self.site.base == BASE
+        return TOKEN_COOKIE if home else f"{TOKEN_COOKIE}.{self.site.cluster}"
+
+    def path_of(self, ref: WorkloadRef) -> str:
+        return f"{self.base}/workloads/{segment(ref.namespace)}/{segment(ref.kind)}/{segment(ref.name)}"
 
     @cached_property
     def review(self) -> Review:
@@ -64,7 +82,7 @@ class Visit:
     def caller(self) -> Caller:
         header = self.request.headers.get("authorization", "")
         scheme, _, bearer = header.partition(" ")
-        token = bearer if scheme.lower() == "bearer" else self.request.cookies.get(TOKEN_COOKIE, "")
+        token = bearer if scheme.lower() == "bearer" else self.request.cookies.get(self.token_cookie, "")
         return self.site.authenticator.caller(token)
 
     @cached_property
@@ -102,7 +120,14 @@ class Visit:
 
     def part(self, template: str, *, status_code: int = 200, **values: Any) -> Response:
         text = self.site.templates.get_template(template).render(
-            base=BASE, csrf=csrf_of(self.request), span=self.span, spans=SPANS, query=self.query, **values
+            base=self.base,
+            cluster=self.site.cluster,
+            clusters=self.site.clusters,
+            csrf=csrf_of(self.request),
+            span=self.span,
+            spans=SPANS,
+            query=self.query,
+            **values,
         )
         answer = HTMLResponse(text, status_code=status_code)
         keep_csrf(self.request, answer)

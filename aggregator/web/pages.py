@@ -15,7 +15,7 @@ from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
 from aggregator.services.topology_views import fate_of
 from aggregator.services.views import LinkRow, WorkloadRow
-from aggregator.web.frame import BASE, VisitDep, allowed
+from aggregator.web.frame import VisitDep, allowed
 from aggregator.web.maps import infrastructure, namespace_map
 from aggregator.web.rendering import Values, segment
 from aggregator.web.workload import (
@@ -23,7 +23,6 @@ from aggregator.web.workload import (
     basic_values,
     consequences,
     head_values,
-    path_of,
     proved_values,
     workload_values,
 )
@@ -103,15 +102,22 @@ def go(
     entity: Annotated[str, Query(max_length=320)] = "",
     was: Annotated[str, Query(max_length=63)] = "",
     tab: Annotated[str, Query(max_length=20)] = "",
+    cluster: Annotated[str, Query(max_length=253)] = "",
 ) -> Response:
-    """The scope picker's way: to the page of what was chosen."""
+    """The scope picker's way: to the page of what was chosen. Another cluster has other namespaces: to its Home."""
     kind, _, name = entity.partition("/")
-    if not namespace:
-        target = f"{BASE}/"
+    if cluster not in {"", visit.site.cluster}:
+        if cluster not in visit.site.clusters:
+            raise NotFoundError("there is no such cluster here")
+        target = f"{visit.site.clusters[cluster]}/"
+    elif not namespace:
+        target = f"{visit.base}/"
     elif namespace == was and name:
-        target = path_of(WorkloadRef(namespace=namespace, kind=kind, name=name)) + (f"/{segment(tab)}" if tab else "")
+        target = visit.path_of(WorkloadRef(namespace=namespace, kind=kind, name=name)) + (
+            f"/{segment(tab)}" if tab else ""
+        )
     else:
-        target = f"{BASE}/namespaces/{segment(namespace)}"
+        target = f"{visit.base}/namespaces/{segment(namespace)}"
     return RedirectResponse(target + visit.query(), status_code=303)
 
 
@@ -149,7 +155,7 @@ def namespace_page(
         summary=_summary(rows),
         fates=Counter(fate_of(row).value for row in rows if row.established),
         waiting=sum(row.proposal.reason in {"unresolved", "internal-unresolved"} for row in rows),
-        map=namespace_map(BASE, namespace, shown, () if filtered else workloads),
+        map=namespace_map(visit.base, namespace, shown, () if filtered else workloads),
         hidden=hidden,
         filters={"q": q, "verdict": verdict, "infra": infra},
         infra_links=sum(infrastructure(row) for row in rows),
@@ -197,7 +203,7 @@ def _file(yaml: str, name: str) -> Response:
 def workload(visit: VisitDep, ref: RefDep) -> Response:
     rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
     tab = "egress" if any(row.direction == "Egress" for row in rows) else "ingress"
-    return RedirectResponse(f"{path_of(ref)}/{tab}{visit.query()}", status_code=303)
+    return RedirectResponse(f"{visit.path_of(ref)}/{tab}{visit.query()}", status_code=303)
 
 
 @routes.get("/workloads/{namespace}/{kind}/{name}/policy.yaml")

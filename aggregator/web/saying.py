@@ -17,10 +17,10 @@ from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.workload import Workload
 from aggregator.services.question import WorkloadRef
 from aggregator.services.views import LinkRow
-from aggregator.web.frame import BASE, Visit, VisitDep
+from aggregator.web.frame import Visit, VisitDep
 from aggregator.web.pages import RefDep
 from aggregator.web.security import Fields, forget_token, keep_token, said
-from aggregator.web.workload import ROWS_SHOWN, Tab, path_of, workload_values
+from aggregator.web.workload import ROWS_SHOWN, Tab, workload_values
 
 routes = APIRouter()
 FieldsDep = Annotated[Fields, Depends(said)]
@@ -40,10 +40,10 @@ def say(visit: VisitDep, ref: RefDep, fields: FieldsDep) -> Response:
     if not visit.htmx and not problem:
         kept = {name: visit.asked(name) for name in ("q", "show", "under")}
         kept["show"] = "" if kept["show"] == str(ROWS_SHOWN) else kept["show"]
-        return RedirectResponse(f"{path_of(ref)}/{tab}{visit.query(**kept)}", status_code=303)
+        return RedirectResponse(f"{visit.path_of(ref)}/{tab}{visit.query(**kept)}", status_code=303)
     values = workload_values(visit, ref, tab) | {"problem": problem, "done": done}
     if not visit.htmx:
-        back = f"{path_of(ref)}/{tab}{visit.query()}"
+        back = f"{visit.path_of(ref)}/{tab}{visit.query()}"
         return visit.page("refused.html", status_code=code, nav="", back=back, where=ref.name, **values)
     return visit.part("said.html", status_code=code, **values)
 
@@ -152,15 +152,15 @@ def login(request: Request, visit: VisitDep, fields: FieldsDep) -> Response:
     """Raises UnauthenticatedError, which shows the form again."""
     token = fields.get("token", "").strip()
     visit.site.authenticator.caller(token)
-    answer = RedirectResponse(f"{BASE}/", status_code=303)
-    keep_token(request, answer, token)
+    answer = RedirectResponse(f"{visit.base}/", status_code=303)
+    keep_token(request, answer, visit.token_cookie, token)
     return answer
 
 
 @routes.post("/logout")
-def logout(visit: VisitDep, fields: FieldsDep) -> Response:  # noqa: ARG001  # both prove that a page of ours asked
-    answer = RedirectResponse(f"{BASE}/", status_code=303)
-    forget_token(answer)
+def logout(visit: VisitDep, fields: FieldsDep) -> Response:  # noqa: ARG001  # they prove that a page of ours asked
+    answer = RedirectResponse(f"{visit.base}/", status_code=303)
+    forget_token(answer, visit.token_cookie)
     return answer
 
 

@@ -67,12 +67,12 @@ def keep_csrf(request: Request, response: Response) -> None:
         _cookie(request, response, CSRF_COOKIE, made)
 
 
-def keep_token(request: Request, response: Response, token: str) -> None:
-    _cookie(request, response, TOKEN_COOKIE, token, max_age_seconds=_TOKEN_SECONDS)
+def keep_token(request: Request, response: Response, name: str, token: str) -> None:
+    _cookie(request, response, name, token, max_age_seconds=_TOKEN_SECONDS)
 
 
-def forget_token(response: Response) -> None:
-    response.delete_cookie(TOKEN_COOKIE, path="/ui", httponly=True, samesite="strict")
+def forget_token(response: Response, name: str) -> None:
+    response.delete_cookie(name, path="/ui", httponly=True, samesite="strict")
 
 
 def _cookie(request: Request, response: Response, name: str, value: str, max_age_seconds: int | None = None) -> None:

@@ -5,6 +5,7 @@ Invariant: the page has its own error pages and headers; REST keeps answering pr
 """
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
@@ -26,7 +27,7 @@ from aggregator.errors import (
 from aggregator.services.review import Review
 from aggregator.web import cluster_pages, cluster_saying, pages, saying
 from aggregator.web.frame import BASE, Authenticator, Site, Visit
-from aggregator.web.rendering import STATIC, environment
+from aggregator.web.rendering import STATIC, environment, segment
 from aggregator.web.security import SafeHeaders
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,13 @@ _INSIDE = "something in Wattle went wrong; its log says what"
 
 
 def add_web(api: FastAPI) -> FastAPI:
-    """The same application: its Review and Authenticator are those that create_api was given."""
-    api.mount(BASE, create_web(api.state.review, api.state.authenticator), name="web")
+    """The same application, with pages for each of its clusters: those of its own are at BASE."""
+    answering = {name or one.review.cluster: (name, one) for name, one in api.state.clusters.items()}
+    bases = {name: f"{BASE}/clusters/{segment(key)}" if key else BASE for name, (key, _) in answering.items()}
+    for name, base in sorted(bases.items(), key=lambda known: known[1], reverse=True):  # the longer path first
+        _, one = answering[name]
+        web = create_web(one.review, one.authenticator, cluster=name, base=base, clusters=bases)
+        api.mount(base, web, name=f"web of {name}")
     api.add_api_route("/", _to_web, include_in_schema=False)
     return api
 
@@ -53,9 +59,19 @@ def _to_web() -> Response:
     return RedirectResponse(f"{BASE}/")
 
 
-def create_web(review: Review, authenticator: Authenticator) -> FastAPI:
+def create_web(
+    review: Review, authenticator: Authenticator, *, cluster: str, base: str, clusters: Mapping[str, str]
+) -> FastAPI:
+    """The pages of one cluster. `clusters`: where each cluster's are, by its name."""
     web = FastAPI(title="Wattle", openapi_url=None, docs_url=None, redoc_url=None)
-    web.state.site = Site(review=review, authenticator=authenticator, templates=environment())
+    web.state.site = Site(
+        review=review,
+        authenticator=authenticator,
+        templates=environment(),
+        cluster=cluster,
+        base=base,
+        clusters=clusters,
+    )
     web.mount("/static", StaticFiles(directory=STATIC), name="static")
     web.include_router(pages.routes)
     web.include_router(saying.routes)
@@ -91,9 +107,10 @@ def _visit(request: Request) -> Visit:
 
 
 def _login(request: Request, why: str) -> Response:
-    answer = _visit(request).part("login.html", status_code=HTTPStatus.UNAUTHORIZED, why=why, development=False)
+    visit = _visit(request)
+    answer = visit.part("login.html", status_code=HTTPStatus.UNAUTHORIZED, why=why, development=False)
     if "hx-request" in request.headers:
-        answer.headers["HX-Redirect"] = f"{BASE}/"
+        answer.headers["HX-Redirect"] = f"{visit.base}/"
     return answer
 
 

@@ -11,13 +11,14 @@ from typing import Literal, assert_never
 from aggregator.services.authority.caller import Resource, Verb
 from aggregator.services.deciding.said_views import WorkloadDecisionsView
 from aggregator.services.paging import Wanted, filtered
+from aggregator.services.policies.policy_views import ProposalView
 from aggregator.services.question import SERVICE_KIND, WorkloadRef
 from aggregator.services.topology_views import applied_fate_of, end_of, fate_of
-from aggregator.services.views import LinkRow
+from aggregator.services.views import FindingView, LinkRow
 from aggregator.topology.graph import Card, Row
-from aggregator.web.frame import BASE, Visit, allowed
+from aggregator.web.frame import Visit, allowed
 from aggregator.web.maps import Map, workload_map
-from aggregator.web.rendering import Values, segment
+from aggregator.web.rendering import Values
 
 Tab = Literal["ingress", "egress", "topology", "policy", "applied", "history"]
 RULES = {
@@ -26,6 +27,17 @@ RULES = {
     "allow-namespace": "Allow inside namespace",
     "allow-all": "Allow all",
 }
+# Findings of a proposal that no switch at a row mends: said on top, with the way out.
+IN_THE_WAY = (
+    "certificate-broken",
+    "workload-without-usable-labels",
+    "selector-not-separable",
+    "namespace-without-labels",
+    "dns-not-separable",
+    "dns-not-found",
+    "cluster-subnets-incomplete",
+    "overwrites-policy",
+)
 ROWS_SHOWN = 50  # of a table, until more are asked for
 MOST_ROWS_SHOWN = 1000
 
@@ -35,6 +47,18 @@ class Group:
     title: str
     total: int
     rows: Sequence[LinkRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """What stands in the way of a right policy, and how to take it away; `more`: how often it stands there besides."""
+
+    severity: str
+    subject: str
+    message: str
+    way_out: str
+    more: int
+    settings: str  # the part of Settings that mends it, or ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,10 +76,6 @@ class CardPane:
     note: str = ""
 
 
-def path_of(ref: WorkloadRef) -> str:
-    return f"{BASE}/workloads/{segment(ref.namespace)}/{segment(ref.kind)}/{segment(ref.name)}"
-
-
 def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
     """What a tab shows, and what a decision on it changes. Raises NotFoundError, ForbiddenError."""
     rows = visit.review.workload_links(visit.caller, ref, span=visit.span)
@@ -64,8 +84,8 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
     match tab:
         case "ingress" | "egress":
             values |= draft_values(visit, ref) | _table(visit, ref, rows, decisions, tab)
-            own = f"{path_of(ref)}/topology{visit.query()}"
-            to_row = _to_row(path_of(ref), rows, tab, visit.query())
+            own = f"{visit.path_of(ref)}/topology{visit.query()}"
+            to_row = _to_row(visit.path_of(ref), rows, tab, visit.query())
             values["map"] = workload_map(ref, rows, to_row, lambda _card: own)
         case "topology":
             values |= draft_values(visit, ref) | _topology(visit, ref, rows)
@@ -88,7 +108,7 @@ def basic_values(visit: Visit, ref: WorkloadRef, tab: Tab, rows: Sequence[LinkRo
     return {
         "ref": ref,
         "namespace": ref.namespace,
-        "path": path_of(ref),
+        "path": visit.path_of(ref),
         "tab": tab,
         "rows": rows,
         "counts": {word: sum(row.direction.lower() == word for row in rows) for word in ("ingress", "egress")},
@@ -116,15 +136,34 @@ def head_values(visit: Visit, ref: WorkloadRef) -> Values:
 def draft_values(visit: Visit, ref: WorkloadRef) -> Values:
     """The proposal, proved where that is at hand or quick; the page asks for the proof of a large one by itself."""
     draft = allowed(lambda: visit.review.draft(visit.caller, ref, span=visit.span))
-    return {"proposal": draft.proposal if draft else None, "proved": draft.proved if draft else True}
+    proposal = draft.proposal if draft else None
+    return {"proposal": proposal, "proved": draft.proved if draft else True, "obstacles": obstacles(proposal)}
 
 
 def proved_values(visit: Visit, ref: WorkloadRef) -> Values:
     """The proposal with its proof, however long that takes."""
-    return {
-        "proposal": allowed(lambda: visit.review.proposal(visit.caller, ref, span=visit.span)),
-        "proved": True,
-    }
+    proposal = allowed(lambda: visit.review.proposal(visit.caller, ref, span=visit.span))
+    return {"proposal": proposal, "proved": True, "obstacles": obstacles(proposal)}
+
+
+def obstacles(proposal: ProposalView | None) -> list[Obstacle]:
+    """Each once for what it is about, in the order of IN_THE_WAY."""
+    found: dict[tuple[int, str], list[FindingView]] = {}
+    for one in proposal.findings if proposal is not None else ():
+        if one.code in IN_THE_WAY:
+            found.setdefault((IN_THE_WAY.index(one.code), one.subject), []).append(one)
+    parts = {"namespace-without-labels": "labels", "cluster-subnets-incomplete": "cidrs"}
+    return [
+        Obstacle(
+            severity=first.severity,
+            subject=first.subject,
+            message=first.message,
+            way_out=first.way_out,
+            more=len(rest),
+            settings=parts.get(first.code, ""),
+        )
+        for _, (first, *rest) in sorted(found.items())
+    ]
 
 
 def consequences(visit: Visit, ref: WorkloadRef) -> Values:

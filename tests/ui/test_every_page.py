@@ -12,6 +12,7 @@ from aggregator.model.link import link_id
 from aggregator.model.workload import Address
 from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
+from tests.browser import photograph
 from tests.integration.services.world import Seen, World, build, dns_objects, link, record
 from tests.ui.shop import CASSANDRA, JAVAAPP, PARTNER, SHOP, served, shop
 
@@ -70,7 +71,7 @@ def test_a_page_can_be_shown(browser: Browser, decided: str, pictures: Path, nam
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda line: complaints.append(line.text) if "404" not in line.text else None)
     page.goto(f"{decided}{PAGES[name]}")
-    page.screenshot(path=pictures / f"{name}-{width}-{theme}.png", full_page=True)
+    photograph(page, pictures / f"{name}-{width}-{theme}.png")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
     assert page.evaluate(OVERLAPS) == []
     assert complaints == []
@@ -92,7 +93,7 @@ def test_the_first_run_says_what_happens_next(page: Page, tmp_path: Path, pictur
     with served(world) as address:
         page.goto(f"{address}/ui/")
         expect(page.get_by_role("heading", level=1)).to_contain_text("has begun to watch")
-        page.screenshot(path=pictures / "first-run-1280-light.png", full_page=True)
+        photograph(page, pictures / "first-run-1280-light.png")
     world.close()
 
 

@@ -63,7 +63,7 @@ TEXTS: dict[Reason, str] = {
     Reason.BLOCKED_INGRESS: "the server's general rule for ingress does not allow it",
     Reason.SELECTOR_NOT_SEPARABLE: "no selector is exactly the pods of the other end",
     Reason.PEER_UNKNOWN: "the cluster does not show the other end, so no rule can name it",
-    Reason.NAMESPACE_NOT_NAMEABLE: "the label lists exclude the label by which a rule would name the other namespace",
+    Reason.NAMESPACE_NOT_NAMEABLE: "the label lists exclude the label by which a rule names a namespace",
 }
 
 

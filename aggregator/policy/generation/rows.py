@@ -92,10 +92,11 @@ class Rows:
             if Say.OPEN in {egress, ingress} and Say.BY_ROWS not in {egress, ingress}:
                 return True, Reason.GENERAL_RULE, ""
             return False, reason, detail
-        for says, own, other in ((egress, src, dst), (ingress, dst, src)):
-            refused = _unnamed(own, other, reason) if says is Say.BY_ROWS else None
-            if refused is not None:
-                return refused
+        asked = [(own, other) for says, own, other in ((egress, src, dst), (ingress, dst, src)) if says is Say.BY_ROWS]
+        refused = [found for own, other in asked if (found := _unnamed(own, other, reason)) is not None]
+        if refused:
+            _, why, _ = refused[0]
+            return False, why, " and ".join(sorted({name for _, known, name in refused if known is why and name}))
         return True, reason, detail
 
     def is_dns(self, link: Link) -> bool:

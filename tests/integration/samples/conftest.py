@@ -1,113 +1,19 @@
-"""One lab for every case: real pods, real traffic, a real agent, an aggregator as a process of its own.
+"""One lab for every case, and the command line at its aggregator."""
 
-The shop of the demo, and beside it a namespace whose collector calls the shop and is called by nobody.
-"""
-
-import contextlib
-import os
-import re
-import shutil
+import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lab.client import LabHandle, running
-from lab.demo import links_are_steady, traffic_came_round, until
-from lab.parts import Part, as_root, python
-from lab.review import Review
-from tests.database import free_port
-
-SHOP = Path("lab/shop.yaml")
-RUN = """\
-    audit/Deployment/collector:
-      containers:
-        collector: {process: collector, calls: ["http://javaapp.example-java-app/"]}
-    audit/Deployment/neighbour:
-      containers:
-        neighbour: {process: neighbour, listen: ["http:8080"]}
-"""
-DEPLOYMENT = """\
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: {name}, namespace: audit, labels: {{app: {name}}}}}
-spec:
-  selector: {{matchLabels: {{app: {name}}}}}
-  template:
-    metadata: {{labels: {{app: {name}}}}}
-    spec:
-      containers: [{{name: {name}, image: "registry.example/{name}:1"}}]
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watched:
-    """A lab that has been watched until nothing new came."""
-
-    lab: LabHandle
-    address: str
-
-
-def scenario(path: Path) -> Path:
-    text = re.sub(r"  truth:\n(    - .*\n)+", "", SHOP.read_text())  # the demo's own tests hold it to that
-    text = text.replace("  name: shop\n", "  name: samples\n", 1).replace("  world:\n", f"{RUN}  world:\n", 1)
-    head, first, objects = text.partition("---\n")
-    more = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: audit, labels: {team: audit}}\n"
-    more += "".join(DEPLOYMENT.format(name=name) for name in ("collector", "neighbour"))
-    path.write_text(f"{head}{first}{objects.rstrip()}\n{more}")
-    return path
+from aggregator.cli.main import run
+from tests.watched import Watched, watching
 
 
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    assert os.geteuid() == 0, "this tier runs as root: `make test-integration` does that"
-    assert shutil.which("nft"), "the lab needs nft: `make setup` installs it"
-    folder = tmp_path_factory.mktemp("samples")
-    http, ingest, query, health = (f"127.0.0.1:{free_port()}" for _ in range(4))
-    with running(scenario(folder / "samples.yaml")) as lab, contextlib.ExitStack() as stack:
-        agent = Part(
-            "agent",
-            as_root(python("lab.tether", "--", *_agent(lab, ingest, health))),
-            log=folder / "agent.log",
-        )
-        stack.callback(agent.stop)
-        aggregator = Part(
-            "aggregator",
-            python("lab.tether", "--", *python("aggregator")),
-            log=folder / "aggregator.log",
-            environment={
-                "WATTLE_DEVELOPMENT": "true",
-                "WATTLE_DATABASE_URL": f"sqlite:///{folder / 'wattle.db'}",
-                "WATTLE_MANIFESTS": str(lab.objects_dir),
-                "WATTLE_HTTP_LISTEN": http,
-                "WATTLE_INGEST_LISTEN": ingest,
-                "WATTLE_QUERY_LISTEN": query,
-            },
-        )
-        stack.callback(aggregator.stop)
-        parts = (agent, aggregator)
-        review = Review(f"http://{http}/api/v1")
-        until("the agent delivered nothing", parts, review.agent_reports)
-        until("the traffic did not come round", parts, traffic_came_round(lab))
-        for namespace in ("example-java-app", "audit"):
-            until("the links kept changing", parts, links_are_steady(review, namespace))
-        yield Watched(lab=lab, address=f"http://{http}")
-
-
-def _agent(lab: LabHandle, ingest: str, health: str) -> list[str]:
-    return python(
-        "agent",
-        "--plaintext",
-        *("--node", next(iter(lab.nodes))),
-        *("--kubelet-cgroup", f"/{lab.cgroup_roots[0].name}"),
-        *("--pod-logs", str(lab.pod_logs_dir)),
-        *("--pin-directory", str(lab.state / "pins")),
-        *("--server", ingest),
-        *("--http-listen", health),
-        *("--drain-interval-seconds", "1"),
-    )
+    with watching(tmp_path_factory.mktemp("samples")) as found:
+        yield found
 
 
 Wattle = Callable[..., str]
@@ -118,8 +24,6 @@ def wattle(
     watched: Watched, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Wattle]:
     """The command line at the aggregator, as a person uses it; what was decided is taken back after each case."""
-    from aggregator.cli.main import run
-
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
     def ask(*words: str, code: int = 0) -> str:
@@ -136,7 +40,5 @@ def wattle(
 
 
 def decided(ask: Wattle) -> set[str]:
-    import json
-
     rows = json.loads(ask("decide", "list", "-o", "json"))
     return {row["record"] for row in rows if row["in_force"]}

@@ -7,18 +7,14 @@ from urllib.request import Request, urlopen
 import pytest
 import yaml
 
-from aggregator.cluster.manifests import ManifestSource
-from aggregator.model.networkpolicy import NetworkPolicy
 from aggregator.model.protocol import Protocol
 from aggregator.model.verdict import Verdict
-from aggregator.policy.evaluation.endpoints import pod_endpoint
-from aggregator.policy.evaluation.evaluate import evaluate
-from aggregator.policy.evaluation.live import connect
 from aggregator.policy.manifest.readback import read_back
-from tests.integration.samples.conftest import Watched, Wattle
+from tests.integration.samples.conftest import Wattle
+from tests.watched import Watched
 
 JAVAAPP = "example-java-app/Deployment/javaapp"
-COLLECTOR = "audit/Deployment/collector"
+COLLECTOR, COLLECTOR_POD = "audit/Deployment/collector", "audit/collector"
 PROXY = "203.0.113.10"
 DNS = 53
 
@@ -91,21 +87,9 @@ def test_4_one_other_namespace_by_egress_alone(wattle: Wattle, watched: Watched)
     assert ports(spec(found)["egress"]) == {8080, DNS}
     assert all("namespaceSelector" in peer for rule in spec(found)["egress"] for peer in rule["to"])
     policies = read_back(found["yaml"])
-    assert reaches(watched, policies, "audit", "neighbour", 8080, Protocol.TCP) is Verdict.DENIED
-    assert reaches(watched, policies, "example-java-app", "javaapp", 8080, Protocol.TCP) is Verdict.ALLOWED
-    assert reaches(watched, policies, "kube-system", "coredns", DNS, Protocol.UDP) is Verdict.ALLOWED
-
-
-def reaches(
-    watched: Watched, policies: tuple[NetworkPolicy, ...], namespace: str, name: str, port: int, protocol: Protocol
-) -> Verdict:
-    """From the collector, in the cluster as it is."""
-    source = ManifestSource(watched.lab.objects_dir, cluster="default")
-    source.load()
-    cluster = source.snapshot
-    pods = {(pod.namespace, pod.workload.name): pod for pod in cluster.pods if not pod.ended}
-    src, dst = pods["audit", "collector"], pods[namespace, name]
-    return evaluate(policies, cluster, connect(pod_endpoint(src), pod_endpoint(dst), protocol, port)).verdict
+    assert watched.reaches(policies, COLLECTOR_POD, "audit/neighbour", 8080) is Verdict.DENIED
+    assert watched.reaches(policies, COLLECTOR_POD, "example-java-app/javaapp", 8080) is Verdict.ALLOWED
+    assert watched.reaches(policies, COLLECTOR_POD, "kube-system/coredns", DNS, Protocol.UDP) is Verdict.ALLOWED
 
 
 def test_5_a_namespace_whose_label_may_not_be_used_recovers_when_it_may(wattle: Wattle, watched: Watched) -> None:

@@ -560,7 +560,8 @@ def test_a_namespace_that_no_rule_may_name_is_reported() -> None:
     lists = LabelDecision(namespace_labels=LabelLists(exclude=("kubernetes.io/metadata.name",)))
     generation = made(seen(WEB, DB, 5432), seen(WEB, API, 80), decisions=[lists])
     assert reasons(generation) == {str(link(WEB, DB, 5432)): Reason.NAMESPACE_NOT_NAMEABLE}
-    assert "namespace-without-labels" in codes(generation)
+    (finding,) = [found for found in generation.findings if found.code == "namespace-without-labels"]
+    assert finding.subject == f"{WEB.namespace} and {DB.namespace}", "each end's rule would have to name the other's"
 
 
 @pytest.mark.parametrize(
