@@ -29,6 +29,7 @@ from aggregator.services.keeping.events import Events
 from aggregator.services.keeping.watching import Watching
 from aggregator.services.paging import Page, Wanted
 from aggregator.services.policies.applied_views import applied_policies, explained
+from aggregator.services.policies.other_policies import other_policies
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
     DiffView,
@@ -314,7 +315,8 @@ class Review:
             selecting = question.derived.selecting
             policies = [p for p in policies if any(p in selecting.selecting(w) for w in asked.workloads)]
             workloads = list(asked.workloads)
-        found = applied_policies(question, asked.rows, policies, workloads, scope=str(scope), span=span)
+        others = other_policies(question, asked.namespace, asked.workloads)
+        found = applied_policies(question, asked.rows, policies, workloads, others, scope=str(scope), span=span)
         if not unused:
             return found
         return replace(found, policies=[policy for policy in found.policies if policy.unused])

@@ -121,7 +121,13 @@ def drawn(rows: Iterable[LinkRow], fate: FateOf | None = None) -> list[DrawnLink
         src, dst = (own, peer) if row.direction == "Egress" else (peer, own)
         port = f"{row.protocol} {row.port}"
         found[row.id] = DrawnLink(
-            identity=row.id, src=src, dst=dst, port=port, fate=judge(row), connections=row.connections
+            identity=row.id,
+            src=src,
+            dst=dst,
+            port=port,
+            fate=judge(row),
+            connections=row.connections,
+            services=tuple(name.rpartition("/")[2] for name in row.services),
         )
     return list(found.values())
 

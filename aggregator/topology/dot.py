@@ -84,7 +84,7 @@ _TABLE = '<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="0">'
 def _row(row: Row) -> str:
     """HREF marks it: whoever draws puts the real address there."""
     half = (CARD_WIDTH - _PAD) // 2
-    word = f'<FONT POINT-SIZE="11" COLOR="#5b6470">{_text(row.word)}</FONT>' if row.word else ""
+    word = f'<FONT POINT-SIZE="11" COLOR="#5b6470">{_text(fitting(row.word, 11, half - 4))}</FONT>' if row.word else ""
     return (
         f'<TR><TD PORT="{row.key}" HREF="#row" TITLE="{_text(row.title)}" BGCOLOR="#ffffff">{_TABLE}'
         f'<TR><TD WIDTH="{_PAD}" HEIGHT="30"></TD><TD WIDTH="{half}" ALIGN="LEFT">{_text(row.port)}</TD>'

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 MOST_LINES = 120  # past this a picture is no longer read; the rest is counted
+MOST_IDLE = 24  # workloads without links that get a card of their own; more are one card together
 MOST_OUTSIDE = 6  # addresses on one side that get a card of their own
 
 
@@ -54,6 +55,7 @@ class DrawnLink:
     port: str
     fate: Fate
     connections: int = 0
+    services: tuple[str, ...] = ()  # by which it went, as "name:port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ def namespace_graph(links: Iterable[DrawnLink], namespace: str, idle: Iterable[E
     def own(end: End) -> bool:
         return end.namespace == namespace
 
-    return _drawn(links, own, fold=True, idle=idle)
+    return _drawn(links, own, fold=True, idle=sorted(idle))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,7 @@ class _Place:
     end: End | None = None
 
 
-def _drawn(links: Iterable[DrawnLink], own: Callable[[End], bool], *, fold: bool, idle: Iterable[End] = ()) -> Graph:
+def _drawn(links: Iterable[DrawnLink], own: Callable[[End], bool], *, fold: bool, idle: Sequence[End] = ()) -> Graph:
     ordered = sorted(links, key=_urgency)
     shown, left_out = ordered[:MOST_LINES], len(ordered[MOST_LINES:])
     crowded = {band: len(_outside(shown, band)) > MOST_OUTSIDE for band in (Band.CALLER, Band.CALLED)}
@@ -149,8 +151,9 @@ def _drawn(links: Iterable[DrawnLink], own: Callable[[End], bool], *, fold: bool
     members: dict[str, dict[End, None]] = {}
     arrivals: dict[tuple[str, str], list[DrawnLink]] = {}
     lines: dict[tuple[str, str, str], list[DrawnLink]] = {}
+    silent = _Place(key="in/~silent", name="silent workloads", look=Look.FOLDED, band=Band.INSIDE)
     for end in idle:
-        known = place(end, Band.INSIDE)
+        known = place(end, Band.INSIDE) if len(idle) <= MOST_IDLE else silent
         places[known.key] = known
         members.setdefault(known.key, {})[end] = None
     for link in shown:
@@ -195,8 +198,12 @@ def _outside(links: Sequence[DrawnLink], band: Band) -> frozenset[End]:
 
 
 def _note(place: _Place, ends: Sequence[End]) -> str:
+    if place.end is not None and len(ends) > 1:
+        return _count(len(ends), "address")  # of one alias
     if place.end is not None:
         return place.end.note or place.end.kind
+    if place.look is Look.FOLDED and place.band is Band.INSIDE:
+        return f"{_count(len(ends), 'workload')} without links"
     if place.look is Look.FOLDED:
         return f"namespace, {_count(len(ends), 'workload')}"
     return f"{_count(len(ends), 'address')} outside the namespaces"
@@ -227,12 +234,15 @@ def _row(place: _Place, port: str, links: Sequence[DrawnLink]) -> Row:
         f"{', '.join(by_fate[known])} to {place.name}, {_SAID[known]}" for known in Fate if known in by_fate
     )
     mixed = len(by_fate) > 1 and fate is Fate.DENIED
+    services = tuple(dict.fromkeys(name for link in links for name in link.services))
+    through = f", through Service {' and '.join(services)}" if services else ""
+    via = f"via {services[0].partition(':')[0]}" if services else ""
     return Row(
         key=_key(port),
         port=port,
         fate=fate,
-        word="in part" if mixed else _WORDS[fate],
-        title=f"{port}: {said}",
+        word="in part" if mixed else _WORDS[fate] or via,
+        title=f"{port}: {said}{through}",
         links=tuple(link.identity for link in links),
     )
 

@@ -26,6 +26,7 @@ from aggregator.web.security import TOKEN_COOKIE, Fields, csrf_of, keep_csrf
 
 T = TypeVar("T")
 BASE = "/ui"
+MOST_OPTIONS = 300  # of a choice in the scope picker; past them a part of the name is asked for
 SPANS = {"3h": "Last 3 hours", "12h": "Last 12 hours", "24h": "Last 24 hours", "7d": "Last 7 days", ALL: "All recorded"}
 
 
@@ -142,13 +143,19 @@ class Visit:
     def _picker(self, values: dict[str, Any]) -> dict[str, Any]:
         namespace, ref = values.get("namespace", ""), values.get("ref")
         workloads: dict[str, list[str]] = {}
+        known = [row.name for row in self.review.namespaces(self.caller)]
+        many = False
         if namespace:
             found = values.get("workloads")
             rows = found if found is not None else self.review.workloads(self.caller, namespace)
-            for row in rows:
+            many = len(rows) > MOST_OPTIONS
+            for row in () if many else rows:
                 workloads.setdefault(row.kind, []).append(row.name)
         return {
-            "namespaces": [row.name for row in self.review.namespaces(self.caller)],
+            "namespaces": known if len(known) <= MOST_OPTIONS else [namespace] * bool(namespace),
+            "many_namespaces": len(known) > MOST_OPTIONS,
+            "many_workloads": many,
+            "name": ref.name if ref is not None else "",
             "namespace": namespace,
             "workloads": workloads,
             "entity": f"{ref.kind}/{ref.name}" if ref is not None else "",

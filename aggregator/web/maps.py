@@ -47,6 +47,8 @@ def namespace_map(base: str, namespace: str, rows: Sequence[LinkRow], workloads:
         end = card.end
         if end is not None and end.namespace == namespace:
             return f"{base}/workloads/{segment(end.namespace)}/{segment(end.kind)}/{segment(end.name)}"
+        if card.band is Band.INSIDE:
+            return "#list"
         folded = end is None and card.look is Look.FOLDED
         return f"{base}/namespaces/{segment(card.name)}" if folded else f"{base}/addresses"
 
@@ -56,7 +58,7 @@ def namespace_map(base: str, namespace: str, rows: Sequence[LinkRow], workloads:
             end, tab = by_id[row.links[0]].src, "egress"
         return f"{base}/workloads/{segment(end.namespace)}/{segment(end.kind)}/{segment(end.name)}/{tab}"
 
-    return _map(graph, f"Map of {namespace}", titles, href, head, len(links), panel=True)
+    return _map(graph, f"Map of {namespace}", titles, href, head, panel=True)
 
 
 def workload_map(
@@ -64,7 +66,7 @@ def workload_map(
 ) -> Map:
     graph = graph_of_workloads([(ref.namespace, ref.kind, ref.name)], rows, fate)
     titles = {Band.CALLER: f"Who calls {ref.name}", Band.INSIDE: "", Band.CALLED: f"What {ref.name} calls"}
-    return _map(graph, f"Map of {ref.name}", titles, href, head, len(drawn(rows)), panel=False)
+    return _map(graph, f"Map of {ref.name}", titles, href, head, panel=False)
 
 
 def _map(
@@ -73,20 +75,20 @@ def _map(
     titles: dict[Band, str],
     href: RowHref,
     head: HeadHref,
-    links: int,
     *,
     panel: bool,
 ) -> Map:
     if not graph.cards:
         return Map(svg=Markup(), links=0)
+    shown = frozenset(link for line in graph.lines for link in line.links)
     try:
         svg = draw(graph, label, titles, href, head, panel=panel)
     except DrawingError as exc:
-        return Map(svg=Markup(), links=links, problem=str(exc))
+        return Map(svg=Markup(), links=len(shown), left_out=graph.left_out, problem=str(exc))
     return Map(
         svg=Markup(svg),  # noqa: S704  # an XML writer made it
-        links=links - graph.left_out,
+        links=len(shown),
         left_out=graph.left_out,
-        shown=frozenset(link for line in graph.lines for link in line.links),
+        shown=shown,
         cards=graph.cards,
     )

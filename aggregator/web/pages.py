@@ -103,6 +103,8 @@ def go(
     was: Annotated[str, Query(max_length=63)] = "",
     tab: Annotated[str, Query(max_length=20)] = "",
     cluster: Annotated[str, Query(max_length=253)] = "",
+    find: Annotated[str, Query(max_length=253)] = "",
+    find_namespace: Annotated[str, Query(max_length=63, alias="find-namespace")] = "",
 ) -> Response:
     """The scope picker's way: to the page of what was chosen. Another cluster has other namespaces: to its Home."""
     kind, _, name = entity.partition("/")
@@ -110,6 +112,11 @@ def go(
         if cluster not in visit.site.clusters:
             raise NotFoundError("there is no such cluster here")
         target = f"{visit.site.clusters[cluster]}/"
+    elif find_namespace:
+        return RedirectResponse(f"{visit.base}/{visit.query(q=find_namespace)}", status_code=303)
+    elif find and namespace == was and find != name:
+        there = f"{visit.base}/namespaces/{segment(namespace)}"
+        return RedirectResponse(f"{there}{visit.query(w=find)}#list", status_code=303)
     elif not namespace:
         target = f"{visit.base}/"
     elif namespace == was and name:

@@ -7,6 +7,7 @@ escaped parts; a name from the cluster cannot become mark-up.
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def environment() -> Environment:
     )
     made.filters.update(number=number, plural=plural, size=size, moment=moment, yaml=yaml_lines)
     made.filters.update(segment=segment, service=service, sentence=sentence, around=around, command=command)
-    made.filters.update(percent=percent, lasting=lasting, subject=subject)
+    made.filters.update(percent=percent, lasting=lasting, subject=subject, arrowless=arrowless, plain=plain)
     return made
 
 
@@ -74,8 +75,34 @@ def service(name: str, namespace: str) -> str:
     return name.removeprefix(f"{namespace}/").partition(":")[0]
 
 
+def arrowless(text: str) -> str:
+    """Links as a person says them: an arrow breaks at the end of a line, and reads badly aloud."""
+    return text.replace(" -> ", " to ")
+
+
+_PLAIN = {
+    "peer-not-matched": "no rule of it means the other end",
+    "port-not-matched": "a rule of it means the other end, none this port",
+    "no-rules": "it has no rule",
+    "egress default-allow": "egress not limited",
+    "ingress default-allow": "ingress not limited",
+    "egress not-a-pod": "egress not limited: no pod",
+    "ingress not-a-pod": "ingress not limited: no pod",
+    "egress node-own-pod": "egress not limited: a pod and its own node",
+    "ingress node-own-pod": "ingress not limited: a pod and its own node",
+}
+
+
+def plain(text: str) -> str:
+    """An evaluator's reasons in words."""
+    for code, words in _PLAIN.items():
+        text = text.replace(code, words)
+    return text
+
+
 def sentence(text: str) -> str:
     """With a capital and a full stop, as what stands alone has."""
+    text = arrowless(text)
     return f"{text[:1].upper()}{text[1:]}{'' if text[-1:] in '.!?:' else '.'}"
 
 
@@ -122,7 +149,7 @@ def lasting(seconds: float) -> str:
 
 def subject(text: str) -> str:
     """What a finding is about, in words: "shop/guard:ingress:0:any-port" is the first ingress rule of shop/guard."""
-    name, _, place = text.partition(":")
+    name, _, place = arrowless(text).partition(":")
     parts = place.split(":")
     if len(parts) > 1 and parts[1].isdecimal():
         return f"{name}, {parts[0]} rule {int(parts[1]) + 1}"
@@ -139,6 +166,7 @@ def yaml_lines(text: str) -> Markup:
     return Markup("\n").join(_coloured(line) for line in text.rstrip("\n").split("\n"))
 
 
+@lru_cache(maxsize=1 << 13)  # a decision changes few lines of a long policy
 def _coloured(line: str) -> Markup:
     if line.lstrip().startswith("#") or line == "---":
         return Markup('<span class="p">{}</span>').format(line)

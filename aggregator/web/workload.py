@@ -5,6 +5,7 @@ decision made on it are rendered from the same values, so that they cannot tell 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -50,6 +51,18 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """A row that nobody has seen: declared by an object of the cluster, or included by a person."""
+
+    id: str
+    src: str
+    dst: str
+    port: str
+    text: str
+    included: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Obstacle:
     """What stands in the way of a right policy, and how to take it away; `more`: how often it stands there besides."""
 
@@ -83,10 +96,13 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
     decisions = values["decisions"]
     match tab:
         case "ingress" | "egress":
-            values |= draft_values(visit, ref) | _table(visit, ref, rows, decisions, tab)
             own = f"{visit.path_of(ref)}/topology{visit.query()}"
             to_row = _to_row(visit.path_of(ref), rows, tab, visit.query())
-            values["map"] = workload_map(ref, rows, to_row, lambda _card: own)
+            with ThreadPoolExecutor(max_workers=1) as beside:  # Graphviz is a process of its own: the proof goes on
+                drawing = beside.submit(workload_map, ref, rows, to_row, lambda _card: own)
+                values |= draft_values(visit, ref) | _table(visit, ref, rows, decisions, tab)
+                values["announced"] = _announced(values["proposal"], rows, ref, tab)
+                values["map"] = drawing.result()
         case "topology":
             values |= draft_values(visit, ref) | _topology(visit, ref, rows)
         case "policy":
@@ -204,6 +220,23 @@ def _table(
         "state": visit.query(q=words, show=str(most) if most != ROWS_SHOWN else ""),
         "more": visit.query(q=words, show=str(min(most * 4, MOST_ROWS_SHOWN))),
     }
+
+
+def _announced(proposal: ProposalView | None, rows: Sequence[LinkRow], ref: WorkloadRef, tab: str) -> list[Announced]:
+    """Of this direction: callers that the cluster's own objects announce, and unseen rows that a person included."""
+    if proposal is None:
+        return []
+    own, seen = f"{ref.namespace}/{ref.kind}/{ref.name}", {row.id for row in rows}
+    included = [
+        Announced(id=row.id, src=row.src, dst=row.dst, port=f"{row.protocol} {row.port}", text=row.text, included=True)
+        for row in proposal.included
+        if row.id not in seen
+    ]
+    offered = [
+        Announced(id=row.id, src=row.src, dst=row.dst, port=f"{row.protocol} {row.port}", text=row.text, included=False)
+        for row in proposal.declared
+    ]
+    return [one for one in (*offered, *included) if own == (one.dst if tab == "ingress" else one.src)]
 
 
 def _most(text: str) -> int:

@@ -83,6 +83,7 @@ def objects() -> list[dict[str, Any]]:
             },
         },
     ]
+    found += [*beside(), *announced()]
     for owner, last in NAMES.items():
         port = PORTS.get(owner)
         labels = {"app": owner.name}
@@ -91,6 +92,59 @@ def objects() -> list[dict[str, Any]]:
         if port:
             found.append(service(SHOP, owner.name, f"10.96.0.{last}", 80 if port == 8080 else port, port, labels))
     return found
+
+
+def beside() -> list[dict[str, Any]]:
+    """What is applied beside the NetworkPolicies; none of it touches javaapp."""
+    monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    return [
+        {
+            "apiVersion": "policy.networking.k8s.io/v1alpha1",
+            "kind": "AdminNetworkPolicy",
+            "metadata": {"name": "monitoring-may-scrape"},
+            "spec": {
+                "priority": 10,
+                "subject": {"namespaces": monitoring},
+                "egress": [{"name": "scrape", "action": "Allow", "to": [{"namespaces": {}}]}],
+            },
+        },
+        {
+            "apiVersion": "cilium.io/v2",
+            "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "grafana-l7", "namespace": "monitoring"},
+            "spec": {"endpointSelector": {"matchLabels": {"app": "grafana"}}, "egress": [{}]},
+        },
+    ]
+
+
+def announced() -> list[dict[str, Any]]:
+    """A caller that the cluster declares and nobody has seen: the API server, for a webhook of javaapp's."""
+    return [
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "orders.example.org"},
+            "webhooks": [
+                {"name": "a", "clientConfig": {"service": {"namespace": SHOP, "name": "javaapp", "port": 80}}}
+            ],
+        },
+        {
+            "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+        },
+        {
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"]}],
+            "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+        },
+    ]
 
 
 def shop(directory: Path) -> World:

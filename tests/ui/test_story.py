@@ -1,19 +1,21 @@
 """The story that the page is made for: open javaapp, decide, take the policy, and hold it to its word."""
 
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from aggregator.model.decision import Choice
+from aggregator.model.decision import Alias, Choice
 from aggregator.model.link import link_id
 from aggregator.model.verdict import Verdict
+from aggregator.model.workload import Address
 from aggregator.policy.manifest.readback import read_back
 from aggregator.policy.profiles.known import profile_named
 from aggregator.services.authority.caller import developer
 from aggregator.services.question import WorkloadRef
 from aggregator.services.verdicts import Verdicts
-from tests.integration.services.world import World, link
+from tests.integration.services.world import CLUSTER, Seen, World, link, record
 from tests.ui.shop import CASSANDRA, JAVAAPP, MONGO, PARTNER, REDIS
 
 EGRESS = "/workloads/example-java-app/Deployment/javaapp/egress"
@@ -90,6 +92,43 @@ def test_a_typed_cidr_is_in_the_policy_until_it_is_switched_off(page: Page, site
     expect(page.locator("#yaml")).to_contain_text("198.51.100.0/24")
     page.get_by_role("switch", name="198.51.100.0/24 in the policy").click()
     expect(page.locator("#yaml")).not_to_contain_text("198.51.100.0/24")
+
+
+def test_a_declared_caller_is_a_row_to_decide(page: Page, site: str) -> None:
+    page.goto(f"{site}{EGRESS.replace('egress', 'ingress')}")
+    declared = page.get_by_role("switch", name="kubernetes API server, TCP 8080")
+    expect(declared).not_to_be_checked()
+    declared.click()
+    expect(declared).to_be_checked()
+    expect(page.locator("#policy")).to_contain_text("Proved")
+    expect(page.locator("#yaml")).to_contain_text("192.0.2.1/32")
+    declared.click()
+    expect(declared).not_to_be_checked()
+
+
+def test_policies_beside_the_networkpolicies_say_what_counts_of_them(page: Page, site: str) -> None:
+    page.goto(f"{site}/policies")
+    beside = page.get_by_role("region", name="Beside the NetworkPolicies")
+    expect(beside.locator("details", has_text="monitoring-may-scrape")).to_contain_text("evaluated: asked before")
+    expect(beside.locator("details", has_text="grafana-l7")).to_contain_text("not evaluated")
+
+
+def test_the_map_shows_the_service_on_the_path_and_one_card_for_an_alias(page: Page, site: str, world: World) -> None:
+    second = Address(cluster=CLUSTER, ip=ip_address("203.0.113.11"))
+    record(world.store, [Seen(link=link(JAVAAPP, second, 443), count=5)])
+    networks = (ip_network("203.0.113.10/32"), ip_network("203.0.113.11/32"))
+    alias = Alias(name="partner-api", networks=networks, domains=(), allowed=False)
+    world.review().deciding.set_alias(developer(), alias, extend=True, reason="", if_match="*")
+    page.goto(f"{site}{EGRESS.replace('egress', 'topology')}")
+    mongo = page.get_by_role("link", name="TCP 27017: javaapp to mongo, allowed, through Service mongo:27017")
+    expect(mongo).to_contain_text("via mongo")
+    expect(page.get_by_role("group", name="partner-api, 2 addresses")).to_have_count(1)
+    page.locator("#map .head", has_text="mongo").focus()
+    pane = page.get_by_role("form", name="What is pointed at")
+    expect(pane.get_by_role("heading", name="mongo", exact=True)).to_be_visible()
+    expect(pane.locator("article.shown")).to_contain_text("app=mongo")
+    expect(pane.locator("article.shown")).to_contain_text("TCP 27017")
+    expect(pane.locator("article.shown")).to_contain_text("mongo:27017")
 
 
 def test_a_general_rule_replaces_the_rows(page: Page, site: str) -> None:

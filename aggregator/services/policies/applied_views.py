@@ -24,6 +24,7 @@ from aggregator.services.policies.policy_views import (
     AppliedPolicyView,
     ExplainedLinkView,
     FixView,
+    OtherPolicyView,
     PolicyUseView,
     UncoveredView,
 )
@@ -48,17 +49,19 @@ def applied_policies(
     rows: Rows,
     policies: Iterable[NetworkPolicy],
     workloads: Iterable[Workload],
+    others: Iterable[OtherPolicyView],
     *,
     scope: str,
     span: str,
 ) -> AppliedPoliciesView:
-    """These policies with their hits, and which of these workloads nothing isolates."""
+    """These policies with their hits, those beside them, and which of these workloads nothing isolates."""
     applied = question.derived.selecting
     use = _use_by_policy(question, rows)
     return AppliedPoliciesView(
         scope=scope,
         span=span,
         policies=[_view(question, policy, applied, use.get(str(policy), _Use())) for policy in policies],
+        others=list(others),
         uncovered=[
             UncoveredView(workload=str(workload), direction=direction.value)
             for workload in workloads

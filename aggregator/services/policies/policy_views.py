@@ -289,10 +289,24 @@ class UncoveredView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherPolicyView:
+    """A policy that is no NetworkPolicy: an admin policy, or a plug-in's own. `standing` says what counts of it."""
+
+    kind: str
+    namespace: str  # "" for the whole cluster
+    name: str
+    directions: list[DirectionWord]
+    evaluated: bool  # verdicts and certificates count what it says
+    standing: str
+    words: str  # "" for who may not see every namespace that it could name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedPoliciesView:
     scope: str
     span: str
     policies: list[AppliedPolicyView]
+    others: list[OtherPolicyView]
     uncovered: list[UncoveredView]
 
 

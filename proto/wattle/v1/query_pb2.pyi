@@ -1776,6 +1776,49 @@ class UncoveredWorkload(_message.Message):
 Global___UncoveredWorkload: _TypeAlias = UncoveredWorkload  # noqa: Y015
 
 @_typing.final
+class OtherPolicy(_message.Message):
+    """An admin policy, or a network plug-in's own one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DIRECTIONS_FIELD_NUMBER: _builtins.int
+    EVALUATED_FIELD_NUMBER: _builtins.int
+    STANDING_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    namespace: _builtins.str
+    """"" for the whole cluster"""
+    name: _builtins.str
+    evaluated: _builtins.bool
+    """verdicts and certificates count what it says"""
+    standing: _builtins.str
+    words: _builtins.str
+    """"" where it could name a namespace that the caller may not see"""
+    @_builtins.property
+    def directions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        directions: _abc.Iterable[_builtins.str] | None = ...,
+        evaluated: _builtins.bool = ...,
+        standing: _builtins.str = ...,
+        words: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directions", b"directions", "evaluated", b"evaluated", "kind", b"kind", "name", b"name", "namespace", b"namespace", "standing", b"standing", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OtherPolicy: _TypeAlias = OtherPolicy  # noqa: Y015
+
+@_typing.final
 class AppliedPolicies(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1783,12 +1826,15 @@ class AppliedPolicies(_message.Message):
     SPAN_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
     UNCOVERED_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
     scope: _builtins.str
     span: _builtins.str
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedPolicy]: ...
     @_builtins.property
     def uncovered(self) -> _containers.RepeatedCompositeFieldContainer[Global___UncoveredWorkload]: ...
+    @_builtins.property
+    def others(self) -> _containers.RepeatedCompositeFieldContainer[Global___OtherPolicy]: ...
     def __init__(
         self,
         *,
@@ -1796,10 +1842,11 @@ class AppliedPolicies(_message.Message):
         span: _builtins.str = ...,
         policies: _abc.Iterable[Global___AppliedPolicy] | None = ...,
         uncovered: _abc.Iterable[Global___UncoveredWorkload] | None = ...,
+        others: _abc.Iterable[Global___OtherPolicy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policies", b"policies", "scope", b"scope", "span", b"span", "uncovered", b"uncovered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["others", b"others", "policies", b"policies", "scope", b"scope", "span", b"span", "uncovered", b"uncovered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

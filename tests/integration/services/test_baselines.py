@@ -17,7 +17,7 @@ def test_a_baseline_says_what_it_waits_for(world: World) -> None:
     found = world.review().baseline(ME, DB_REF)
     assert found.state == "learning"
     assert "1 of 1 monthly run of report seen" in {criterion.text for criterion in found.criteria}
-    assert "of sightings not yet seen" in found.text
+    assert "of what it does may be unseen" in found.text
 
 
 def test_a_silent_workload_is_learning(world: World) -> None:

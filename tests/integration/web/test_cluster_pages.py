@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 from aggregator.api.rest import Development, create_api
 from aggregator.model.workload import Address
+from aggregator.services.policies.proofs import QUICK_LINKS
 from aggregator.services.question import WorkloadRef
 from aggregator.web.cluster_pages import picked_of
 from aggregator.web.site import add_web
@@ -162,7 +163,7 @@ def test_hostile_processes_services_and_filters_stay_text(world: World, web: Tes
 
 
 def test_a_long_table_comes_in_portions_and_the_filter_is_the_servers(world: World, web: TestClient) -> None:
-    many = (Address(cluster=CLUSTER, ip=ip_address(f"198.51.100.{last}")) for last in range(1, 121))
+    many = (Address(cluster=CLUSTER, ip=ip_address("198.51.100.0") + last) for last in range(1, QUICK_LINKS + 1))
     record(world.store, [Seen(link=link(WEB, end, 443)) for end in many])
     page = web.get(EGRESS).text
     assert len(re.findall(r'<tr role="row" id="row-', page)) == 50
