@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from playwright.sync_api import Page, sync_playwright
 
+from aggregator.__main__ import collect_rarely
 from aggregator.api.rest import Development, create_api
 from aggregator.model.workload import Address
 from aggregator.web.site import add_web
@@ -157,6 +158,7 @@ def figures(browser: Any) -> Iterator[Figure]:
 
 
 def main() -> bool:
+    collect_rarely()  # as the aggregator's own process does
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",

@@ -19,7 +19,7 @@ from aggregator.policy.evaluation.endpoints import pod_endpoint
 from aggregator.policy.evaluation.evaluate import evaluate
 from aggregator.policy.evaluation.live import connect
 from lab.client import LabHandle, running
-from lab.demo import links_are_steady, traffic_came_round, until
+from lab.demo import DEADLINE_SECONDS, links_are_steady, traffic_came_round, until
 from lab.parts import Part, as_root, python
 from lab.review import Review
 from tests.database import free_port
@@ -111,10 +111,10 @@ def watching(folder: Path) -> Iterator[Watched]:
         stack.callback(aggregator.stop)
         parts = (agent, aggregator)
         review = Review(f"http://{http}/api/v1")
-        until("the agent delivered nothing", parts, review.agent_reports)
-        until("the traffic did not come round", parts, traffic_came_round(lab))
+        until("the agent delivered nothing", parts, DEADLINE_SECONDS, review.agent_reports)
+        until("the traffic did not come round", parts, DEADLINE_SECONDS, traffic_came_round(lab))
         for namespace in ("example-java-app", "audit"):
-            until("the links kept changing", parts, links_are_steady(review, namespace))
+            until("the links kept changing", parts, DEADLINE_SECONDS, links_are_steady(review, namespace))
         yield Watched(lab=lab, address=f"http://{http}")
 
 

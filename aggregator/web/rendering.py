@@ -36,7 +36,9 @@ def environment() -> Environment:
     )
     made.filters.update(number=number, plural=plural, size=size, moment=moment, yaml=yaml_lines)
     made.filters.update(segment=segment, service=service, sentence=sentence, around=around, command=command)
-    made.filters.update(percent=percent, lasting=lasting, subject=subject, arrowless=arrowless, plain=plain)
+    made.filters.update(
+        percent=percent, lasting=lasting, subject=subject, arrowless=arrowless, plain=plain, words=words_lines
+    )
     return made
 
 
@@ -78,6 +80,18 @@ def service(name: str, namespace: str) -> str:
 def arrowless(text: str) -> str:
     """Links as a person says them: an arrow breaks at the end of a line, and reads badly aloud."""
     return text.replace(" -> ", " to ")
+
+
+_LEADS = ((re.compile(r"[A-Z][a-z]+: +|  now: +| {12}"), "field"), (re.compile(r"  (- |\d+\. )"), "item"))
+
+
+def words_lines(text: str) -> Markup:
+    """A description, line by line, each with room to break below its own beginning."""
+    lines = text.rstrip("\n").split("\n")
+    kinds = (next((kind for lead, kind in _LEADS if lead.match(line)), "plain") for line in lines)
+    return Markup("").join(
+        Markup('<span class="{}">{}</span>').format(kind, line) for kind, line in zip(kinds, lines, strict=True)
+    )
 
 
 _PLAIN = {
