@@ -158,14 +158,13 @@ class DirectionWriter:
         for row in rows:
             if not row.included or (row.reason is _TYPED and self._is_typed(row, direction, excluded)):
                 continue
-            link, other = row.observed.link, row.dst if out else row.src
-            if link.port == DNS_PORT or isinstance(other.end, ApiServer):
-                keys = self._ports(link, other.end, direction)
-            else:
-                keys = one(code(link.protocol, link.port))
+            other = row.dst if out else row.src
+            keys = row.ports if row.ports is not None else self._ports(row.observed.link, other.end, direction)
             by_end[other] = by_end[other] | keys if other in by_end else keys
+        namespace = workload.namespace
         for other, keys in by_end.items():
-            unit = self._unit(workload.namespace, other, excluded)
+            near = namespace if namespace == other.namespace else ""
+            unit = other.units.get(near) or self._unit(namespace, near, other, excluded)
             wide = self._decisions.port_ranges or len(keys) >= DYNAMIC_PORTS
             found = self._ranged(workload, direction, other.end, keys, written) if wide else keys
             relation[unit] = relation[unit] | found if unit in relation else found
@@ -179,14 +178,11 @@ class DirectionWriter:
         address = row.other(direction).address
         return address is not None and not _touches(network_of_end(address), excluded)
 
-    def _unit(self, namespace: str, other: EndFacts, excluded: Sequence[IPAddress]) -> Unit:
+    def _unit(self, namespace: str, near: str, other: EndFacts, excluded: Sequence[IPAddress]) -> Unit:
         """What this end is in a rule of a policy in `namespace`; rows hold only ends that can be written."""
         if other.address is not None:
             return self._outside(namespace, other.address, excluded)
-        near = namespace if namespace == other.namespace else ""
-        found = other.units.get(near)
-        if found is None:
-            found = other.units[near] = self._made(namespace, other)
+        found = other.units[near] = self._made(namespace, other)
         return found
 
     def _made(self, namespace: str, other: EndFacts) -> Unit:
@@ -223,7 +219,10 @@ class DirectionWriter:
     def _excluded(self, rows: Iterable[Judged], direction: Direction) -> tuple[IPAddress, ...]:
         """Addresses that stay out of whatever broader block covers them."""
         return tuple(
-            ip for row in rows if row.reason in _NEVER for ip in self._peers.host_addresses(row.other(direction).end)
+            ip
+            for row in rows
+            if not row.included and row.reason in _NEVER
+            for ip in self._peers.host_addresses(row.other(direction).end)
         )
 
     def _say_aliases(self, by_end: Iterable[EndFacts], direction: Direction, written: Written) -> None:

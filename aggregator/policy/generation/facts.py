@@ -67,6 +67,9 @@ TEXTS: dict[Reason, str] = {
 }
 
 
+_OBSERVED_TEXT = TEXTS[Reason.OBSERVED]
+
+
 @dataclass(slots=True, eq=False)  # not frozen, and positional: one is made for every link
 class Judged:
     """A row with its judgement; `entry` is what a person is shown of it."""
@@ -78,9 +81,12 @@ class Judged:
     reason: Reason
     detail: str = ""
     entry: IncludedLink | LeftOutLink | None = None
+    ports: frozenset[int] | None = None  # those of a link between two workloads that is not DNS: the same at both ends
 
     @property
     def text(self) -> str:
+        if self.reason is Reason.OBSERVED:  # most are, and an enum's hash is dear
+            return _OBSERVED_TEXT
         return f"{TEXTS[self.reason]} ({self.detail})" if self.detail else TEXTS[self.reason]
 
     def other(self, direction: Direction) -> EndFacts:

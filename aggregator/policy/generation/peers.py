@@ -27,6 +27,7 @@ class Unit:
     key: tuple[Any, ...]
     peers: tuple[PolicyPeer, ...]
     collapsible: bool = False  # a single outside address: neighbours may be written as one prefix
+    place: str | None = None  # where its pods are, "" = the policy's own namespace; only peers of one place can merge
 
 
 def peer_key(namespace: str, peer: PolicyPeer) -> tuple[Any, ...]:
@@ -145,7 +146,8 @@ class Peers:
                 self._pods[key] = None
             else:
                 peer = pods_peer(own_namespace, workload.namespace, selection.selector)
-                self._pods[key] = Unit(key=(*peer_key(own_namespace, peer), "pods"), peers=(peer,))
+                place = "" if peer.namespace_selector is None else workload.namespace
+                self._pods[key] = Unit(key=(*peer_key(own_namespace, peer), "pods"), peers=(peer,), place=place)
         return self._pods[key]
 
 

@@ -20,6 +20,7 @@ from aggregator.policy.generation.addresses import Addresses, edges_of
 from aggregator.policy.generation.dns import DNS_PORT, ClusterDNS
 from aggregator.policy.generation.facts import EndFacts, Facts, Judged
 from aggregator.policy.generation.peers import Peers
+from aggregator.policy.generation.ports import code, one
 
 Row = tuple[ObservedLink, EndFacts, EndFacts]
 Base = tuple[bool, Reason, str]  # taken?, why, and a detail in words
@@ -62,7 +63,10 @@ class Rows:
         asks = {
             (row.src, row.dst)
             for row in judged
-            if row.included and row.reason is not Reason.TYPED_CIDR and is_dns_over(row.observed.link, Protocol.UDP)
+            if row.ports is None
+            and row.included
+            and row.reason is not Reason.TYPED_CIDR
+            and is_dns_over(row.observed.link, Protocol.UDP)
         }
         for row in judged if asks else ():
             left_out = not row.included and row.reason is not Reason.EXCLUDED
@@ -73,7 +77,9 @@ class Rows:
     def judge(self, observed: ObservedLink, src: EndFacts, dst: EndFacts) -> Judged:
         if src.by_rows and dst.by_rows and observed.established and not self._choices and not self._ranged:
             if observed.evidence.confidence is Confidence.HIGH:  # most links are like this one
-                return Judged(observed, src, dst, included=True, reason=Reason.OBSERVED)
+                link = observed.link
+                ports = one(code(link.protocol, link.port)) if link.port != DNS_PORT else None
+                return Judged(observed, src, dst, included=True, reason=Reason.OBSERVED, ports=ports)
             return Judged(observed, src, dst, included=False, reason=Reason.LOW_CONFIDENCE)
         included, reason, detail = self._judged(observed, src, dst)
         return Judged(observed, src, dst, included=included, reason=reason, detail=detail)

@@ -45,7 +45,7 @@ def observed_rules(
         else:
             peers = ordered[0].peers if len(ordered) == 1 else _once(ordered)
             key = tuple([unit.key for unit in ordered])
-        if len(peers) > 1 and len(fewer := merged(peers)) < len(peers):
+        if _may_merge(ordered) and len(fewer := merged(peers)) < len(peers):
             peers = tuple(sorted(fewer, key=lambda peer: peer_key(namespace, peer)))
             key = tuple(peer_key(namespace, peer) for peer in peers)
         keyed.append(((key, sorted(numbers)), Rule(peers=peers, ports=ports)))
@@ -62,6 +62,11 @@ def _once(units: Sequence[Unit]) -> tuple[PolicyPeer, ...]:
     if sum([len(unit.peers) for unit in units]) == len(units):  # each its own: Peers makes every unit once
         return tuple([unit.peers[0] for unit in units])
     return tuple(dict.fromkeys(peer for unit in units for peer in unit.peers))
+
+
+def _may_merge(units: Sequence[Unit]) -> bool:
+    """Do two of them stand in one place? Looked at first, since few do, and merging looks at every label."""
+    return len(units) > 1 and len({unit.place for unit in units}) < len(units)
 
 
 def _order(item: Any) -> Any:

@@ -92,6 +92,35 @@ def test_a_baseline_policy() -> None:
     assert "act on a pod in a direction in which any NetworkPolicy isolates it" in said
 
 
+def test_a_protocol_without_a_port_and_an_action_that_is_not_there() -> None:
+    said = described("""
+        apiVersion: policy.networking.k8s.io/v1alpha2
+        kind: ClusterNetworkPolicy
+        metadata: {name: udp}
+        spec:
+          tier: Admin
+          priority: 0
+          subject: {namespaces: {}}
+          ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{udp: {}}]}]
+        """)
+    assert "on every UDP port" in said
+    assert "it cannot" not in said
+    assert "what it allows" in said
+    assert "what it denies" not in said
+    assert "what it passes on" not in said
+
+
+def test_a_policy_that_only_passes_on_claims_no_last_word() -> None:
+    said = described("""
+        apiVersion: policy.networking.k8s.io/v1alpha1
+        kind: AdminNetworkPolicy
+        metadata: {name: pass}
+        spec: {priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}
+        """)
+    assert "a last word" not in said
+    assert "decide what it passes on" in said
+
+
 def test_a_plug_ins_own_policy_is_named_and_not_guessed_at() -> None:
     said = text(describe_foreign(ForeignPolicy(kind="CiliumNetworkPolicy", name="p", namespace="shop")))
     assert "Selects:    some pods of the namespace shop" in said

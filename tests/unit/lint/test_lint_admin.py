@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from aggregator.cluster.scenario import scenario_of
 from aggregator.model.finding import Finding
 from aggregator.policy.lint import lint
@@ -61,6 +63,40 @@ def test_a_rule_that_an_earlier_one_always_answers() -> None:
     assert findings(admin("a", 1, ingress=[narrow, broad]), code=Code.SHADOWED_RULE) == []
     other_port = rule("Deny", SHOP, 81)
     assert findings(admin("a", 1, ingress=[narrow, other_port]), code=Code.SHADOWED_RULE) == []
+
+
+TCP_80 = {"portNumber": {"protocol": "TCP", "port": 80}}
+UDP_80 = {"portNumber": {"protocol": "UDP", "port": 80}}
+
+
+def a_range(start: int, end: int) -> dict[str, Any]:
+    return {"portRange": {"protocol": "TCP", "start": start, "end": end}}
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covers"),
+    [
+        ({"namedPort": "http"}, {"namedPort": "http"}, True),
+        ({"namedPort": "http"}, TCP_80, False),
+        (UDP_80, TCP_80, False),
+        (a_range(1, 99), TCP_80, True),
+        (TCP_80, a_range(80, 81), False),
+    ],
+)
+def test_a_rule_is_shadowed_by_its_ports_too(wide: dict[str, Any], narrow: dict[str, Any], covers: bool) -> None:
+    rules = [rule("Pass", EVERYWHERE) | {"ports": [wide]}, rule("Deny", SHOP) | {"ports": [narrow]}]
+    assert bool(findings(admin("a", 1, ingress=rules), code=Code.SHADOWED_RULE)) is covers
+
+
+def test_a_protocol_without_ports_covers_its_ports_and_not_the_other_way_round() -> None:
+    every: dict[str, Any] = {"protocols": [{"udp": {}}]}
+    one: dict[str, Any] = {"protocols": [{"udp": {"destinationPort": {"number": 53}}}]}
+    for first, then, covered in ((every, one, True), (one, every, False)):
+        rules = [{"action": "Pass", "from": [EVERYWHERE], **first}, {"action": "Deny", "from": [SHOP], **then}]
+        spec = {"tier": "Admin", "priority": 1, "subject": SHOP, "ingress": rules}
+        kind = {"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy"}
+        found = findings({**kind, "metadata": {"name": "a"}, "spec": spec}, code=Code.SHADOWED_RULE)
+        assert bool(found) is covered
 
 
 def test_a_rule_whose_peers_no_pod_is() -> None:

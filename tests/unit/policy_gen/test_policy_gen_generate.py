@@ -1,10 +1,12 @@
 """Generation as a person meets it: rows, decisions, general rules, DNS, nodes, the API server, findings."""
 
+import gc
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
+from aggregator.model.cidrs import CidrRole, CidrSource
 from aggregator.model.cluster import Service, ServiceBackend, ServicePort, WorkloadRecord
 from aggregator.model.decision import (
     Alias,
@@ -29,7 +31,7 @@ from aggregator.model.networkpolicy import IPBlock, LabelSelector, NetworkPolicy
 from aggregator.model.proposal import Generation, Origin, Reason
 from aggregator.model.protocol import Direction
 from aggregator.model.workload import Workload
-from aggregator.policy.generation.addresses import Addresses
+from aggregator.policy.generation.addresses import Addresses, cidrs_of
 from aggregator.policy.generation.dns import find_dns
 from tests.unit.policy_gen.town import (
     AGENT,
@@ -575,3 +577,27 @@ def test_a_namespace_that_no_rule_may_name_is_reported() -> None:
 def test_a_typed_cidr_is_classified_at_once(typed: str, address_class: str, words: str) -> None:
     found = Addresses(BARE, Decisions()).classify_typed(ip_network(typed))
     assert (found.address_class.value, words in found.reason) == (address_class, True), found.reason
+
+
+def test_where_a_range_was_found_is_kept_and_what_is_told_twice_stands_once() -> None:
+    part = replace(TOWN.nodes[0], pod_cidrs=(ip_network("10.244.1.0/24"),))
+    found_in = {s.found_in for s in cidrs_of(replace(TOWN, nodes=(part,)), Decisions()).sources}
+    assert found_in == {"the snapshot", "Node n1 spec.podCIDRs"}
+    told = tuple(
+        CidrSource(role=role, cidr=cidr, found_in="kube-apiserver on cp-1")
+        for role, cidrs in ((CidrRole.POD, TOWN.pod_cidrs), (CidrRole.SERVICE, TOWN.service_cidrs))
+        for cidr in cidrs
+    )
+    assert cidrs_of(replace(TOWN, nodes=(part,), cidr_sources=told), Decisions()).sources == told
+
+
+def test_what_another_part_of_the_program_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        assert made(seen(WEB, API, 80)).proposals
+        assert frozen == gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
+    assert made(seen(WEB, API, 80)).proposals
+    assert gc.get_freeze_count() == 0
