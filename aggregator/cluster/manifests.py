@@ -207,7 +207,7 @@ class ManifestSource:
             try:
                 self.view.apply(kind, after[key], at=at)
             except NONSENSE as exc:
-                self.view.note_unreadable(kind, namespace, name, f"{type(exc).__name__}: {exc}")
+                self.view.note_unreadable(kind, namespace, name, f"{type(exc).__name__}: {exc}", at=at)
         self.view.refresh_derived(at)
 
 

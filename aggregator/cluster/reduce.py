@@ -273,12 +273,12 @@ def node(raw: Raw) -> NodeFacts:
     )
 
 
-def trimmed(raw: Raw) -> dict[str, Any]:
+def trimmed(kind: str, raw: Raw) -> dict[str, Any]:
     """The object without its status and without the bookkeeping of who wrote which field; of a definition of a kind,
     whose schemas are long, only who converts it.
     """
     metadata = {k: v for k, v in (raw.get("metadata") or {}).items() if k not in BOOKKEEPING}
-    if raw.get("kind") == "CustomResourceDefinition":
+    if kind == "CustomResourceDefinition":
         return {**raw, "metadata": metadata, "status": None, "spec": {"conversion": raw["spec"].get("conversion")}}
     return {**{k: v for k, v in raw.items() if k != "status"}, "metadata": metadata}
 

@@ -18,9 +18,6 @@ from typing import Any, Protocol
 from aggregator.cluster.kinds import Watched
 from aggregator.cluster.transport import GONE, ApiError, KubernetesApi, Lines
 
-# https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks: about one a minute.
-PAGE = 500
-
 
 class Sink(Protocol):
     """Where a reflector puts what it reads; called from its thread."""
@@ -82,6 +79,8 @@ class Reflector:
         self._api, self._sink, self._count, self._draw = api, sink, count, draw
         self._timing = timing or Timing()
         self._stopping = threading.Event()
+        self._waking = threading.Event()
+        self._path = watched.path  # the one of `watched.paths` that is followed
         self._lines: Lines | None = None
         self._version = ""
         self._heard_at = 0.0  # monotonic
@@ -98,13 +97,21 @@ class Reflector:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._waking.set()
         lines = self._lines
         if lines is not None:
             lines.shut()
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless it is stopped before."""
-        self._stopping.wait(seconds)
+        """Wait, unless it is stopped or woken before."""
+        self._waking.wait(seconds)
+        if not self._stopping.is_set():
+            self._waking.clear()
+
+    def wake(self) -> None:
+        """The kind may be served from now on: look at once. From another thread."""
+        if self.state is not State.WATCHING:
+            self._waking.set()
 
     def run(self) -> None:
         while not self._stopping.is_set():
@@ -121,20 +128,40 @@ class Reflector:
         if failure.status == GONE:
             self._version = ""
             self._count(self.watched.kind, "gone")
+        elif failure.status == 404 or (failure.status == 403 and not self._is_served()):
+            return self._look_elsewhere()
         elif failure.status in {401, 403}:
             self.state = State.FORBIDDEN
             self._count(self.watched.kind, "forbidden")
             if self._failures > 3:
                 return self._draw() * self._timing.absent_wait_seconds
-        elif failure.status == 404:
-            self.state, self._version = State.NOT_SERVED, ""
-            self._sink.vanish(self.watched.kind, self._sink.known(self.watched.kind))
-            return (0.5 + self._draw() / 2) * self._timing.absent_wait_seconds
         else:
             self._count(self.watched.kind, "no-answer" if failure.status == 0 else f"http-{failure.status}")
         if self.state is not State.FORBIDDEN:
             self.state = State.RETRYING
         return max(failure.retry_after_seconds, self._back_off())
+
+    def _look_elsewhere(self) -> float:
+        """Nobody serves this path: on to the next one, from the last one back to the first, which may come later."""
+        paths, self._version = self.watched.paths, ""
+        after = paths.index(self._path) + 1
+        self._path = paths[after % len(paths)]
+        if after < len(paths):
+            return 0.0
+        self.state = State.NOT_SERVED
+        self._sink.vanish(self.watched.kind, self._sink.known(self.watched.kind))
+        return (0.5 + self._draw() / 2) * self._timing.absent_wait_seconds
+
+    def _is_served(self) -> bool:
+        """Of a kind that may not be read: is it there at all? Everybody may read what an API group serves."""
+        watched = self.watched
+        if watched.needed or not watched.group or watched.field_selector:
+            return True
+        try:
+            group = self._api.get(self._path.rpartition("/")[0])
+        except ApiError as failure:
+            return failure.status != 404
+        return any(resource.get("name") == watched.resource for resource in group.get("resources") or ())
 
     def _back_off(self) -> float:
         self._failures += 1
@@ -156,8 +183,8 @@ class Reflector:
         self._count(watched.kind, "list")
         while True:
             metadata = self._api.each(
-                watched.path,
-                {"limit": PAGE, "continue": token, "fieldSelector": watched.field_selector},
+                self._path,
+                {"limit": watched.page, "continue": token, "fieldSelector": watched.field_selector},
                 take,
                 read_seconds=self._timing.hang_seconds,
             )
@@ -178,7 +205,7 @@ class Reflector:
         timing, watched = self._timing, self.watched
         opened = time.monotonic()
         with self._api.lines(
-            watched.path,
+            self._path,
             {
                 "watch": "true",
                 "allowWatchBookmarks": "true",
@@ -213,7 +240,7 @@ class Reflector:
             event = json.loads(line)
             kind, raw = event["type"], event["object"]
         except (ValueError, KeyError, TypeError) as exc:
-            raise ApiError(f"watch {self.watched.path}", 0, f"a line makes no sense: {exc}") from exc
+            raise ApiError(f"watch {self._path}", 0, f"a line makes no sense: {exc}") from exc
         self._heard()
         match kind:
             case "ADDED" | "MODIFIED":
@@ -225,7 +252,7 @@ class Reflector:
             case "ERROR":
                 self._count(self.watched.kind, "error-event")
                 raise ApiError(
-                    f"watch {self.watched.path}", int(raw.get("code") or 0), str(raw.get("message") or "an error event")
+                    f"watch {self._path}", int(raw.get("code") or 0), str(raw.get("message") or "an error event")
                 )
             case _:
                 return

@@ -21,6 +21,7 @@ from aggregator.cluster.owners import LOOKED_UP, Owners
 from aggregator.cluster.reduce import FOREVER, NEVER, NodeFacts, OwnerFacts, PodFacts, Raw, ServiceFacts, WorkloadFacts
 from aggregator.cluster.standing import Standing
 from aggregator.errors import InputError
+from aggregator.model.adminpolicy import ForeignPolicy
 from aggregator.model.cidrs import CidrRole, ClusterCidrs
 from aggregator.model.cluster import ClusterSnapshot, Namespace, Pod, WorkloadRecord
 from aggregator.model.declared import DeclaredCaller
@@ -28,10 +29,12 @@ from aggregator.model.workload import Workload
 from aggregator.policy.manifest.parse import parse_policy
 
 if TYPE_CHECKING:
-    from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy
+    from aggregator.model.adminpolicy import AdminPolicy
     from aggregator.model.networkpolicy import NetworkPolicy
 
 WORKLOAD_KINDS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job", "ReplicaSet"})
+POLICY_KINDS = EXTRA_KINDS | {"NetworkPolicy"}
+UNREAD = "which could not be read"
 API_SERVER = ("default", "kubernetes")
 # What an object that makes no sense raises, from the tables that read it.
 NONSENSE = (KeyError, TypeError, ValueError, AttributeError, InputError)
@@ -69,6 +72,7 @@ class ClusterView:
         self._pod_names: dict[ObjectKey, str] = {}  # keys of pods without a UID
         self._nameless_pods = 0
         self._snapshot: ClusterSnapshot | None = None
+        self._unread: frozenset[str] = frozenset()
         self._declared: tuple[DeclaredCaller, ...] | None = None  # None = to be worked out anew
 
     # ---- what comes in ----------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class ClusterView:
             case _:
                 self.cidr_inputs += 1
                 self._declared = None
-                self._put(self.others, name, reduce.trimmed(raw))
+                self._put(self.others, name, reduce.trimmed(kind, raw))
 
     def remove(
         self, kind: str, namespace: str, name: str, *, at: float, uid: str = "", last: Raw | None = None
@@ -177,10 +181,26 @@ class ClusterView:
             case _:
                 tables: tuple[Mapping[ObjectName, Any], ...] = (self.workload_facts, self.extra_policies, self.others)
                 yield from ((n[1], n[2], "") for table in tables for n in table if n[0] == kind)
+        if kind != "Pod":
+            yield from ((n[1], n[2], "") for n in self.unreadable if n[0] == kind)
 
-    def note_unreadable(self, kind: str, namespace: str, name: str, reason: str) -> None:
+    def note_unreadable(self, kind: str, namespace: str, name: str, reason: str, *, at: float) -> None:
+        """It makes no sense; a policy that does not may say anything."""
+        which = (kind, namespace, name)
         with self.lock:
-            self._put(self.unreadable, (kind, namespace, name), reason)
+            if self.unreadable.get(which) == reason:
+                return
+            self._put(self.unreadable, which, reason)
+            if kind in POLICY_KINDS:
+                self._remove(which, at, "")
+                self.standing.changed(*which, at=at)
+
+    def set_unread(self, kinds: frozenset[str]) -> None:
+        """Kinds of policies that are there, and of which it is not known now what they say."""
+        with self.lock:
+            if kinds != self._unread:
+                self._unread = kinds
+                self._changed()
 
     def end_what_is_gone(self, at: float) -> None:
         """After a restart: what the restored history holds and the first lists do not is gone at `at` at the latest."""
@@ -367,8 +387,16 @@ class ClusterView:
             cidrs_complete=self.cidrs.complete,
             cidr_sources=self.cidrs.sources,
             declared_callers=self._declared_callers(),
-            extra_policies=_in_order(self.extra_policies),
+            extra_policies=(*_in_order(self.extra_policies), *self._opaque_policies()),
         )
+
+    def _opaque_policies(self) -> Iterator[ForeignPolicy]:
+        """What may be said by what cannot be read: a verdict that it could change is UNKNOWN."""
+        for kind, namespace, name in sorted(self.unreadable):
+            if kind in POLICY_KINDS:
+                yield ForeignPolicy(kind=kind, name=name, namespace=namespace)
+        for kind in sorted(self._unread):
+            yield ForeignPolicy(kind=kind, name=UNREAD)
 
     def _declared_callers(self) -> tuple[DeclaredCaller, ...]:
         """Worked out anew only when something has changed that may declare or be declared."""

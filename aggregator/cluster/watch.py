@@ -16,6 +16,7 @@ from aggregator import metrics
 from aggregator.cluster.cidrs import incomplete_finding
 from aggregator.cluster.discover import CidrDiscovery
 from aggregator.cluster.findings import ViewFindings, forbidden_finding
+from aggregator.cluster.foreign import EXTRA_KINDS
 from aggregator.cluster.kinds import WATCHED, Watched
 from aggregator.cluster.persist import Persistence
 from aggregator.cluster.reduce import NEVER
@@ -37,18 +38,29 @@ _TOLD_BY_UID = frozenset({"Pod"})
 
 
 class ViewSink:
-    """What reflectors write to: the view, at the time of writing. Nonsense is noted and left out."""
+    """What reflectors write to: the view, at the time of writing. Nonsense is noted and left out. `defined` is told of
+    every CustomResourceDefinition that comes or changes.
+    """
 
-    def __init__(self, view: ClusterView, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        view: ClusterView,
+        clock: Callable[[], float] = time.time,
+        *,
+        defined: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         self._view = view
         self._clock = clock
+        self._defined = defined
 
     def apply(self, kind: str, raw: dict[str, Any]) -> None:
         namespace, name, _ = key_of(raw)
+        if kind == "CustomResourceDefinition":
+            self._defined(name)
         try:
             self._view.apply(kind, raw, at=self._clock())
         except NONSENSE as exc:
-            self._view.note_unreadable(kind, namespace, name, f"{type(exc).__name__}: {exc}")
+            self._view.note_unreadable(kind, namespace, name, f"{type(exc).__name__}: {exc}", at=self._clock())
             metrics.CLUSTER_UNREADABLE.labels(self._view.cluster, kind).inc()
 
     def remove(self, kind: str, raw: dict[str, Any]) -> None:
@@ -93,7 +105,7 @@ class KubernetesSource:
         self._stale_after_seconds = stale_after_seconds
         self._was_ready = False
         self._persistence = Persistence(self.view, store) if store is not None else None
-        sink = ViewSink(self.view)
+        sink = ViewSink(self.view, defined=self._wake)
         self.reflectors = {
             watched.kind: Reflector(api, watched, sink, timing=timing, count=self._count) for watched in kinds
         }
@@ -166,8 +178,25 @@ class KubernetesSource:
         thread.start()
         return thread
 
+    def _wake(self, definition: str) -> None:
+        """A kind that was not served may be from now on."""
+        for reflector in self.reflectors.values():
+            if definition in reflector.watched.definitions:
+                reflector.wake()
+
+    def _unread(self) -> frozenset[str]:
+        """Kinds of policies that are there and not followed: for lack of a right, or because nobody answers."""
+        oldest = time.time() - self._stale_after_seconds
+        return frozenset(
+            kind
+            for kind in EXTRA_KINDS & self.reflectors.keys()
+            if (reflector := self.reflectors[kind]).state is not State.NOT_SERVED
+            and (reflector.state is State.FORBIDDEN or not reflector.listed or reflector.right_at < oldest)
+        )
+
     def _tick(self) -> None:
         right_at = self._right_at()
+        self.view.set_unread(self._unread())
         if self.ready:
             if not self._was_ready:
                 self._was_ready = True

@@ -189,9 +189,9 @@ def test_one_right_fewer_fails(plane: ControlPlane, admin: Admin, resource: str)
     api = KubernetesApi.from_kubeconfig(plane.kubeconfig({"token": token}))
 
     def refused() -> set[str]:
-        return {w.kind for w in WATCHED if _status(api, w.path, w.field_selector) == 403}
+        return {path for w in WATCHED for path in w.paths if _status(api, path, w.field_selector) == 403}
 
-    expected = {w.kind for w in WATCHED if w.resource == resource}
+    expected = {path for w in WATCHED if w.resource == resource for path in w.paths}
     wait_until(lambda: refused() == set(), "all rights to be granted")
     try:
         admin.patch(CLUSTER_ROLE, {"rules": fewer})

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import queue
 import threading
@@ -15,7 +16,7 @@ import pytest
 
 from aggregator import metrics
 from aggregator.cluster.foreign import EXTRA_KINDS
-from aggregator.cluster.kinds import WATCHED
+from aggregator.cluster.kinds import DEFINITIONS, WATCHED
 from aggregator.cluster.reflector import State, Timing
 from aggregator.cluster.transport import ApiError, KubernetesApi
 from aggregator.cluster.watch import KubernetesSource
@@ -57,6 +58,8 @@ class Answer(BaseHTTPRequestHandler):
         self.server.tokens.add(self.headers.get("Authorization", ""))
         if path in self.server.refused:
             self._say(self.server.refused[path], {"kind": "Status", "message": "you may not"})
+        elif group := [{"name": known.rpartition("/")[2]} for known in KINDS if known.rpartition("/")[0] == path]:
+            self._say(200, {"kind": "APIResourceList", "resources": group})
         elif path not in KINDS:
             self._say(404, {"message": "not found"})
         elif "watch" in query:
@@ -194,6 +197,28 @@ async def test_looking_for_a_kind_that_is_not_served_is_no_gap(server: FakeServe
 
 def lists_of(kind: str) -> float:
     return metrics.CLUSTER_WATCH_EVENTS.labels("c", kind, "list")._value.get()
+
+
+async def test_policies_that_may_not_be_read_are_in_the_snapshot_as_what_may_say_anything(server: FakeServer) -> None:
+    server.refused = {"/apis/cilium.io/v2/ciliumnetworkpolicies": 403}
+    async with following(server) as source:
+        await until(lambda: source.reflectors["CiliumNetworkPolicy"].state is State.FORBIDDEN)
+        await until(lambda: [p.kind for p in source.snapshot.extra_policies] == ["CiliumNetworkPolicy"])  # type: ignore[attr-defined]
+        server.refused = {}
+        await until(lambda: not source.snapshot.extra_policies)
+
+
+async def test_a_kind_whose_definition_comes_is_followed_at_once(server: FakeServer) -> None:
+    path = "/apis/cilium.io/v2/ciliumnetworkpolicies"
+    server.refused = {path: 404}
+    patient = dataclasses.replace(QUICK, absent_wait_seconds=3600.0)
+    async with following(server, timing=patient) as source:
+        await until(lambda: source.reflectors["CiliumNetworkPolicy"].state is State.NOT_SERVED)
+        server.refused = {}
+        policy = {"metadata": {"name": "p", "namespace": "shop"}, "spec": {"endpointSelector": {}, "ingress": []}}
+        server.tables[path] = [policy]
+        server.tell(DEFINITIONS, "ADDED", {"metadata": {"name": "ciliumnetworkpolicies.cilium.io"}, "spec": {}})
+        await until(lambda: [str(p) for p in source.snapshot.extra_policies] == ["CiliumNetworkPolicy/shop/p"])
 
 
 async def test_without_a_kind_that_is_needed_the_view_is_not_ready(server: FakeServer) -> None:

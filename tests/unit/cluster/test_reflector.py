@@ -1,6 +1,7 @@
 """List and watch: what each answer of an API server leads to, without a server and without waiting."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,11 +56,15 @@ class Table:
 
 
 class Script:
-    """An API server that answers by a script: dict = a page, list = the lines of a watch, an error = that error."""
+    """An API server that answers by a script: dict = a page, list = the lines of a watch, an error = that error.
+    `groups`: what it says of an API group, by path.
+    """
 
-    def __init__(self, *answers: Any) -> None:
+    def __init__(self, *answers: Any, groups: dict[str, dict[str, Any]] | None = None) -> None:
         self._answers = list(answers)
+        self._groups = groups or {}
         self.asked: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.reflector: Reflector | None = None
 
     def _next(self, query: Any) -> Any:
@@ -72,7 +77,13 @@ class Script:
             raise answer
         return answer
 
+    def get(self, path: str) -> dict[str, Any]:
+        if path not in self._groups:
+            raise ApiError(f"GET {path}", 404, "the server could not find the requested resource")
+        return self._groups[path]
+
     def each(self, path: str, query: Any, take: Any, *, read_seconds: float) -> dict[str, Any]:
+        self.paths.append(path)
         return items_of(json.dumps(self._next(query)), take)
 
     @contextmanager
@@ -102,14 +113,20 @@ class Waits(list[float]):
     """What the reflector waited, without waiting."""
 
 
-def play(*answers: Any, draw: float = 1.0, timing: Timing | None = None) -> tuple[Table, Script, Waits, dict[str, int]]:
+def play(
+    *answers: Any,
+    draw: float = 1.0,
+    timing: Timing | None = None,
+    watched: Watched = PODS,
+    groups: dict[str, dict[str, Any]] | None = None,
+) -> tuple[Table, Script, Waits, dict[str, int]]:
     """Run a reflector until the script is over. A last empty watch lets the one before it be heard to its end."""
-    table, script, waits, counts = Table(), Script(*answers, []), Waits(), dict[str, int]()
+    table, script, waits, counts = Table(), Script(*answers, [], groups=groups), Waits(), dict[str, int]()
 
     def count(_kind: str, reason: str) -> None:
         counts[reason] = counts.get(reason, 0) + 1
 
-    reflector = Reflector(script, PODS, table, timing=timing, count=count, draw=lambda: draw)  # type: ignore[arg-type]
+    reflector = Reflector(script, watched, table, timing=timing, count=count, draw=lambda: draw)  # type: ignore[arg-type]
     script.reflector = reflector
     reflector.pause = waits.append  # type: ignore[method-assign]
     reflector.run()
@@ -214,6 +231,62 @@ def test_a_right_that_is_lacking_is_asked_for_ever_more_seldom() -> None:
     _, _, waits, counts = play(*[forbidden] * 6, page(), [])
     assert waits[-3] > 100
     assert counts["forbidden"] == 6
+
+
+ABSENT = ApiError("list", 404, "the server could not find the requested resource")
+ROUTES = Watched("Route", "/apis/example.org/v1/routes", elsewhere=("/apis/example.org/v1beta1/routes",))
+
+
+def test_a_kind_that_is_served_elsewhere_is_read_there() -> None:
+    table, script, waits, _ = play(ABSENT, page(pod("a")), [], watched=ROUTES)
+    assert table.names == ["a"]
+    assert script.paths == ["/apis/example.org/v1/routes", "/apis/example.org/v1beta1/routes"]
+    assert waits[0] == 0
+
+
+def test_a_kind_that_moves_is_followed_and_what_did_not_move_is_gone() -> None:
+    table, script, _, _ = play(page(pod("a"), pod("b")), ABSENT, page(pod("b")), [], watched=ROUTES)
+    assert table.names == ["b"]
+    assert script.paths == ["/apis/example.org/v1/routes", "/apis/example.org/v1beta1/routes"]
+
+
+def test_a_kind_that_is_served_nowhere_is_looked_for_from_the_first_place_again() -> None:
+    table, script, waits, _ = play(ABSENT, ABSENT, page(pod("a")), [], watched=ROUTES)
+    assert table.names == ["a"]
+    assert script.paths[2] == "/apis/example.org/v1/routes"
+    assert waits[:2] == [0, 300]
+
+
+@pytest.mark.parametrize(
+    ("groups", "state"),
+    [
+        ({}, State.NOT_SERVED),
+        ({"/apis/example.org/v1": {"resources": [{"name": "others"}]}}, State.NOT_SERVED),
+        ({"/apis/example.org/v1": {"resources": [{"name": "routes"}]}}, State.FORBIDDEN),
+    ],
+    ids=["no group", "another kind", "there"],
+)
+def test_what_may_not_be_read_is_forbidden_only_where_it_is_there(groups: Any, state: State) -> None:
+    """The API server says 403 before it says 404."""
+    watched = Watched("Route", "/apis/example.org/v1/routes")
+    script = Script(ApiError("list", 403, "forbidden"), groups=groups)
+    reflector = Reflector(script, watched, Table())  # type: ignore[arg-type]
+    script.reflector = reflector
+    reflector.run()
+    assert reflector.state is state
+
+
+def test_a_kind_that_may_be_served_from_now_on_is_looked_for_at_once() -> None:
+    script = Script(ABSENT, page(pod("a")), [])
+    table = Table()
+    reflector = Reflector(script, PODS, table, timing=Timing(absent_wait_seconds=3600))  # type: ignore[arg-type]
+    script.reflector = reflector
+    thread = threading.Thread(target=reflector.run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        reflector.wake()
+        thread.join(0.01)
+    assert table.names == ["a"]
 
 
 def test_stop_ends_it() -> None:
