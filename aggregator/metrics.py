@@ -111,7 +111,9 @@ EVENTS_FOUND = Counter(
     "Events found, by kind: new-link, gone-link, would-be-denied, not-enforced, held-open.",
     ["kind"],
 )
-EVENTS_HOLDING = Gauge("wattle_events_holding", "Events that hold now, by kind; the leader says so.", ["kind"])
+EVENTS_HOLDING = Gauge(
+    "wattle_events_holding", "Events that hold now, by kind; the leader says so.", ["cluster", "kind"]
+)
 ALERTS_SENT = Counter(
     "wattle_alerts_sent_total", "Events that were taken, by where they went: webhook, alertmanager.", ["to"]
 )
@@ -121,7 +123,9 @@ ALERTS_RETRIED = Counter(
 ALERTS_GIVEN_UP = Counter(
     "wattle_alerts_given_up_total", "Events that nobody was told of, because too many waited.", ["to", "reason"]
 )
-WATCHES_RUNNING = Gauge("wattle_policy_watches", "Policies on watch that have not ended; the leader says so.")
+WATCHES_RUNNING = Gauge(
+    "wattle_policy_watches", "Policies on watch that have not ended; the leader says so.", ["cluster"]
+)
 OPENINGS_LEFT_OUT = Counter(
     "wattle_enforcement_left_out_total", "Sightings of denied links that were not judged, because too many waited."
 )
@@ -131,7 +135,9 @@ ENFORCEMENT_JUDGED = Counter(
     ["says"],
 )
 ENFORCEMENT_LINKS = Gauge(
-    "wattle_enforcement_links", "Links by the verdict of the applied policies: allowed, denied, unknown.", ["verdict"]
+    "wattle_enforcement_links",
+    "Links by the verdict of the applied policies: allowed, denied, unknown.",
+    ["cluster", "verdict"],
 )
 KEEPING_STEP_SECONDS = Histogram(
     "wattle_keeping_step_seconds",

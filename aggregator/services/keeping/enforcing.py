@@ -136,7 +136,7 @@ class Enforcing:
         self._judged += len(links)
         if self._judged == len(self._openings.links()):
             for verdict in Verdict:
-                ENFORCEMENT_LINKS.labels(verdict.value).set(self._counts.get(verdict, 0))
+                ENFORCEMENT_LINKS.labels(self._cluster, verdict.value).set(self._counts.get(verdict, 0))
 
     # ---- openings ---------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Keeper:
     def _upkeep(self, now: datetime) -> None:
         counts = self._events.counts(self._cluster)
         for kind in EventKind:
-            EVENTS_HOLDING.labels(kind.value).set(counts.get(kind, 0))
+            EVENTS_HOLDING.labels(self._cluster, kind.value).set(counts.get(kind, 0))
         if time.monotonic() - self._forgot_at >= _FORGET_SECONDS:
             self._events.forget(ended_before=now - KEPT)
             self._forgot_at = time.monotonic()

@@ -68,7 +68,7 @@ class Shadowing:
     def step(self, now: datetime) -> None:
         """Raises StoreError with nothing lost."""
         running = {watch.watch_id: watch for watch in self._watches.all(self._cluster) if watch.runs(now)}
-        WATCHES_RUNNING.set(len(running))
+        WATCHES_RUNNING.labels(self._cluster).set(len(running))
         for watch_id in self._judged.keys() - running.keys():
             del self._judged[watch_id]
         self._end(running, now)
