@@ -56,6 +56,8 @@ AGGREGATOR_OWNED = {
     "agent_service_account",
     "dry_run",
     "kubeconfigs",
+    "webhook_secret_file",
+    "alertmanager_token_file",
 }
 AGGREGATOR_ELSEWHERE = {
     "manifests": "in a cluster the API server is the source",

@@ -25,6 +25,17 @@ def refusal(values: dict[str, Any]) -> str:
             "aggregator.replicas above 1 needs database.kind=postgres",
         ),
         ({"database": {"kind": "postgres"}}, "database.kind=postgres needs database.postgres.secretName"),
+        ({"aggregator": {"alerting": {"webhookUrlKey": "url"}}}, "no aggregator.alerting.secretName that has them"),
+        ({"aggregator": {"alerting": {"secretName": "chat"}}}, "is given, but none of its keys"),
+        (
+            {
+                "aggregator": {
+                    "alerting": {"secretName": "chat", "webhookUrlKey": "url"},
+                    "settings": {"webhook_url": "https://chat.example.com/x"},
+                }
+            },
+            "are both given: choose one",
+        ),
         ({"database": {"postgres": {"secretName": "db"}}}, "secretName is given, but database.kind=trial"),
         ({"database": POSTGRES | SQLITE}, "secretName is given, but database.kind=sqlite"),
         (

@@ -66,7 +66,8 @@ def _plain(value: Any) -> Any:
 
 def test_every_setting_is_set_by_the_chart_or_open_or_left_out_for_a_reason() -> None:
     agent = environment_of(render(), "agent")
-    every = {"rbac": {"dryRun": True}, "aggregator": {"clusters": {"secretName": "c"}}}
+    told = {"secretName": "s", "webhookSecretKey": "sign", "alertmanagerTokenKey": "token"}
+    every = {"rbac": {"dryRun": True}, "aggregator": {"clusters": {"secretName": "c"}, "alerting": told}}
     aggregator = environment_of(render(every), "aggregator")
     assert {f"WATTLE_{name.upper()}" for name in pages.AGENT_OWNED} == agent.keys()
     assert {f"WATTLE_{name.upper()}" for name in pages.AGGREGATOR_OWNED} == aggregator.keys()

@@ -209,6 +209,29 @@ def test_kubeconfigs_of_further_clusters_are_mounted_from_their_secret() -> None
     assert "clusters" not in volumes(without, "aggregator")
 
 
+def test_who_is_told_of_events_is_known_by_a_secret() -> None:
+    told = {
+        "secretName": "chat",
+        "webhookUrlKey": "url",
+        "webhookSecretKey": "sign",
+        "alertmanagerTokenKey": "token",
+    }
+    objects = render({"aggregator": {"alerting": told}})
+    env = {each["name"]: each for each in container_of(objects, "aggregator")["env"]}
+    assert env["WATTLE_WEBHOOK_URL"]["valueFrom"] == {"secretKeyRef": {"name": "chat", "key": "url"}}
+    files = {"webhook-secret": "WATTLE_WEBHOOK_SECRET_FILE", "alertmanager-token": "WATTLE_ALERTMANAGER_TOKEN_FILE"}
+    where, read_only = mounts(objects, "aggregator")["alerting"]
+    assert read_only
+    assert {file: env[name]["value"] for file, name in files.items()} == {file: f"{where}/{file}" for file in files}
+    items = [{"key": "sign", "path": "webhook-secret"}, {"key": "token", "path": "alertmanager-token"}]
+    assert volumes(objects, "aggregator")["alerting"] == {
+        "secret": {"secretName": "chat", "defaultMode": 0o440, "items": items}
+    }
+    without = render()
+    assert "alerting" not in volumes(without, "aggregator")
+    assert not {"WATTLE_WEBHOOK_URL", *files.values()} & environment_of(without, "aggregator").keys()
+
+
 def test_sqlite_is_on_a_claim_of_one_pod() -> None:
     objects = render({"database": SQLITE})
     deployment = named(objects, "Deployment", "wattle-aggregator")["spec"]
@@ -415,14 +438,20 @@ def test_monitoring() -> None:
 def test_network_policies_for_wattle_itself() -> None:
     assert not any(kind.startswith("NetworkPolicy") for kind in kinds(render()))
     peer = {"namespaceSelector": {"matchLabels": {"a": "b"}}}
-    given = {"enabled": True, "apiServerPorts": [16443], "httpFrom": [peer], "metricsFrom": [peer]}
+    given = {
+        "enabled": True,
+        "apiServerPorts": [16443],
+        "alertingPorts": [9093],
+        "httpFrom": [peer],
+        "metricsFrom": [peer],
+    }
     objects = render({"networkPolicy": given, "database": POSTGRES})
     policy = named(objects, "NetworkPolicy", "wattle-aggregator")["spec"]
     assert policy["ingress"][1] == {
         "from": [peer],
         "ports": [{"protocol": "TCP", "port": 8470}, {"protocol": "TCP", "port": 8472}],
     }
-    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [16443, 53, 53, 5432]
+    assert [p["port"] for rule in policy["egress"] for p in rule["ports"]] == [16443, 9093, 53, 53, 5432]
     assert named(objects, "NetworkPolicy", "wattle-agent")["spec"]["ingress"][0]["from"] == [peer]
     closed = render({"networkPolicy": {"enabled": True}})
     agents = named(closed, "NetworkPolicy", "wattle-agent")["spec"]
