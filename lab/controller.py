@@ -59,10 +59,10 @@ def template_hash(template: Manifest) -> str:
 
 
 def admit(manifest: Manifest, names: Names) -> Manifest:
-    """What an API server adds to whatever it stores."""
+    """What an API server adds to whatever it stores. A UID that is there was given by another one."""
     stored = deepcopy(manifest)
     meta = stored["metadata"]
-    meta["uid"] = names.uid()
+    meta.setdefault("uid", names.uid())
     meta["creationTimestamp"] = timestamp()
     if stored["kind"] == "Namespace":
         meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta["name"]

@@ -15,6 +15,9 @@ from aggregator.cluster.transport import KubernetesApi
 from aggregator.cluster.watch import KubernetesSource
 from tests.cluster.controlplane import Admin, ApiRefusal, ControlPlane, random_name, wait_until
 from tests.cluster.kubebinaries import NotToBeHad, binaries
+from tests.cluster.release import chart, helm, place
+
+__all__ = ["chart", "helm", "place"]  # fixtures
 
 RBAC = Path(__file__).parents[2] / "deploy" / "rbac" / "aggregator.yaml"
 QUICK = Timing(first_wait_seconds=0.1, longest_wait_seconds=2.0, absent_wait_seconds=5.0)
