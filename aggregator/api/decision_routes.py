@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Header, Path, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from aggregator.api.asking import AnsweringDep, CallerDep, NamespacePath, NamespaceQuery, RefDep, WantedRows
 from aggregator.api.bodies import (
@@ -34,7 +34,13 @@ from aggregator.model.decision import (
 )
 from aggregator.model.protocol import Protocol
 from aggregator.services.deciding.decisions import Deciding
-from aggregator.services.deciding.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
+from aggregator.services.deciding.said_views import (
+    AliasesView,
+    DecisionView,
+    NamespaceDecisionsView,
+    SettingsView,
+    WorkloadDecisionsView,
+)
 from aggregator.services.paging import Page, page_of_decisions
 
 routes = APIRouter(tags=["decisions"])
@@ -57,6 +63,7 @@ IfMatch = Annotated[
         examples=['"3f0a2c"'],
     ),
 ]
+ReasonQuery = Annotated[str, Query(max_length=1000, description="Why, in words; kept with the decision")]
 NamePath = Annotated[str, Path(pattern=AliasName, description="Name of the alias", examples=["partner-api"])]
 RecordPath = Annotated[str, Path(pattern=r"^[0-9a-f]{24}$", description="`record` of a decision")]
 
@@ -141,13 +148,36 @@ def freeze(
     return found
 
 
+@routes.get(
+    "/namespaces/{namespace}/decisions", summary="What was decided about the namespace as a whole", responses=_READ
+)
+def namespace_decisions(
+    deciding: DecidingDep, caller: CallerDep, namespace: NamespacePath, response: Response
+) -> NamespaceDecisionsView:
+    found = deciding.of_namespace(caller, namespace)
+    _tagged(response, found.etag)
+    return found
+
+
 @routes.put("/namespaces/{namespace}/default-deny", summary="A default deny, applied last", responses=_WRITE)
 def decide_default_deny(
-    deciding: DecidingDep, caller: CallerDep, namespace: NamespacePath, body: DefaultDenyBody
-) -> list[DecisionView]:
-    return deciding.default_deny(
-        caller, namespace, direction_of(body.direction), Choice(body.choice), reason=body.reason
+    deciding: DecidingDep,
+    caller: CallerDep,
+    namespace: NamespacePath,
+    body: DefaultDenyBody,
+    if_match: IfMatch,
+    response: Response,
+) -> NamespaceDecisionsView:
+    found = deciding.default_deny(
+        caller,
+        namespace,
+        direction_of(body.direction),
+        Choice(body.choice),
+        reason=body.reason,
+        if_match=if_match,
     )
+    _tagged(response, found.etag)
+    return found
 
 
 @routes.get("/decisions", summary="Everything said, newest first", responses=_READ)
@@ -191,9 +221,14 @@ def set_alias(
 
 @routes.delete("/aliases/{alias}", summary="Remove an alias", responses=_WRITE)
 def remove_alias(
-    deciding: DecidingDep, caller: CallerDep, alias: NamePath, if_match: IfMatch, response: Response
+    deciding: DecidingDep,
+    caller: CallerDep,
+    alias: NamePath,
+    if_match: IfMatch,
+    response: Response,
+    reason: ReasonQuery = "",
 ) -> AliasesView:
-    found = deciding.remove_alias(caller, alias, reason="", if_match=if_match)
+    found = deciding.remove_alias(caller, alias, reason=reason, if_match=if_match)
     _tagged(response, found.etag)
     return found
 

@@ -8,6 +8,7 @@ from aggregator.api.asking import CallerDep, NamespacePath, RefDep, ReviewDep, S
 from aggregator.api.problems import documented
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
+    BundleView,
     DiffView,
     DryRunView,
     ExplainedLinkView,
@@ -145,6 +146,16 @@ def workload_applied(
     review: ReviewDep, caller: CallerDep, ref: RefDep, span: SpanQuery = ALL, *, unused: UnusedQuery = False
 ) -> AppliedPoliciesView:
     return review.applied(caller, ref, span=span, unused=unused)
+
+
+@routes.get(
+    "/policy/exports/{form}",
+    tags=["proposals"],
+    summary="The proposals of every namespace that the caller sees, as one folder for GitOps",
+    responses=documented(401, 403, 404, 422, 429, 503),
+)
+def bundle(review: ReviewDep, caller: CallerDep, form: ExportPath, span: SpanQuery = ALL) -> BundleView:
+    return review.bundle(caller, form, span=span)
 
 
 @routes.get(

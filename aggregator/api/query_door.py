@@ -100,20 +100,21 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
     async def ListWorkloads(  # noqa: N802  # gRPC's own spelling
         self, request: query_pb2.ListWorkloadsRequest, context: Context
     ) -> query_pb2.ListWorkloadsResponse:
-        rows = await self._ask(
-            context, lambda caller: self._review.workloads(caller, request.namespace, request.span or ALL)
+        wanted = Wanted(search=request.search, cursor=request.cursor, limit=_limit(request.limit))
+        page = await self._ask(
+            context,
+            lambda caller: self._review.workloads_page(caller, wanted, request.namespace, request.span or ALL),
         )
-        return query_pb2.ListWorkloadsResponse(items=[message_of(row, query_pb2.WorkloadRow()) for row in rows])
+        return query_pb2.ListWorkloadsResponse(
+            items=[message_of(row, query_pb2.WorkloadRow()) for row in page.items],
+            total=page.total,
+            next_cursor=page.next_cursor or "",
+        )
 
     async def ListLinks(  # noqa: N802  # gRPC's own spelling
         self, request: query_pb2.ListLinksRequest, context: Context
     ) -> query_pb2.ListLinksResponse:
-        wanted = Wanted(
-            search=request.search,
-            sort=request.sort,
-            cursor=request.cursor,
-            limit=min(request.limit or DEFAULT_LIMIT, MAX_LIMIT),
-        )
+        wanted = Wanted(search=request.search, sort=request.sort, cursor=request.cursor, limit=_limit(request.limit))
         page = await self._ask(
             context,
             lambda caller: page_of_links(self._links(caller, request.scope, request.direction, request.span), wanted),
@@ -267,6 +268,10 @@ class QueryDoor(query_pb2_grpc.QueryServicer):
 
 def _wanted_events(namespace: str, kind: str, subject: str, which: str) -> WantedEvents:
     return WantedEvents(namespace=namespace, kinds=(kind,) if kind else (), which=which, subject=subject)
+
+
+def _limit(asked: int) -> int:
+    return min(asked or DEFAULT_LIMIT, MAX_LIMIT)
 
 
 def _token(context: Context) -> str:

@@ -19,14 +19,14 @@ from aggregator.api.asking import (
 from aggregator.api.problems import Responses, documented
 from aggregator.api.tabular import links_as_csv
 from aggregator.services.deciding.said_views import BaselineView
-from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces
+from aggregator.services.paging import Page, page_of_addresses, page_of_links, page_of_namespaces, sorted_rows
 from aggregator.services.spans import ALL
 from aggregator.services.topology_views import TopologyView
 from aggregator.services.views import AddressRow, AgentView, CallerView, LinkRow, NamespaceRow, StatusView, WorkloadRow
 
 routes = APIRouter()
 
-FormatQuery = Annotated[Literal["json", "csv"], Query(description="CSV has every row, not one page")]
+FormatQuery = Annotated[Literal["json", "csv"], Query(description="CSV has every row that matches, not one page")]
 CSV = "text/csv"
 _REFUSALS = documented(401, 403, 404, 422, 429, 503)
 _TABLE: Responses = {
@@ -93,7 +93,7 @@ def workload_links(
 ) -> Page[LinkRow] | Response:
     rows = review.workload_links(caller, ref, direction=direction, span=span)
     if format == "csv":
-        return Response(links_as_csv(rows), media_type=CSV)
+        return Response(links_as_csv(sorted_rows(rows, wanted)), media_type=CSV)
     return page_of_links(rows, wanted)
 
 
@@ -115,7 +115,7 @@ def namespace_links(
 ) -> Page[LinkRow] | Response:
     rows = review.namespace_links(caller, namespace, direction=direction, span=span)
     if format == "csv":
-        return Response(links_as_csv(rows), media_type=CSV)
+        return Response(links_as_csv(sorted_rows(rows, wanted)), media_type=CSV)
     return page_of_links(rows, wanted)
 
 

@@ -13,9 +13,8 @@ from aggregator.baseline.drift import GoneLink, NewLink, drift
 from aggregator.baseline.readiness import CronJobHistory, History, LinkHistory, Readiness, readiness
 from aggregator.model.link import Link, ObservedLink, link_id
 from aggregator.model.workload import Workload
-from aggregator.services.authority.caller import Resource
+from aggregator.services.deciding.decision_views import tag_of
 from aggregator.services.deciding.said_views import BaselineView, CriterionView, DriftView
-from aggregator.services.deciding.subjects import etag_of
 from aggregator.services.question import LinkStore, Question, Rows
 from aggregator.services.status import NOT_LOST
 from aggregator.store.links import Span
@@ -39,7 +38,7 @@ def baseline_view(question: Question, recorded: Recorded, workload: Workload, ro
     found = ready(question, recorded, workload, everything, frozen=frozen is not None)
     return BaselineView(
         scope=str(workload),
-        etag=etag_of(question.sight, question.state, str(workload), workload=workload, resource=Resource.BASELINES),
+        etag=tag_of(question.sight, question.state, workload=workload),
         state=found.state.value,
         score=found.score,
         text=found.text,

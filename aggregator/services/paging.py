@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from aggregator.errors import InputError
@@ -71,6 +71,11 @@ def page_of_links(rows: Sequence[LinkRow], wanted: Wanted) -> Page[LinkRow]:
             f"there is no column {name[:40]!r} to sort by; there are {', '.join(LINK_SORTS)}", field="sort"
         )
     return _paged(found, lambda row: (*key(row), row.id), wanted)
+
+
+def sorted_rows(rows: Sequence[LinkRow], wanted: Wanted) -> Sequence[LinkRow]:
+    """Every row that matches, in the order of the table. Raises InputError for a sort that cannot be read."""
+    return page_of_links(rows, replace(wanted, cursor="", limit=len(rows))).items
 
 
 def filtered(rows: Sequence[LinkRow], wanted: Wanted) -> list[LinkRow]:

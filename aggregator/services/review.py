@@ -5,7 +5,7 @@ the same answer; each answer is one consistent cut of links, cluster and decisio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from aggregator.cluster.yamltext import load_documents
@@ -29,14 +29,17 @@ from aggregator.services.keeping.events import Events
 from aggregator.services.keeping.watching import Watching
 from aggregator.services.paging import Page, Wanted
 from aggregator.services.policies.applied_views import applied_policies, explained
+from aggregator.services.policies.bundles import Part, bundle_files
 from aggregator.services.policies.other_policies import other_policies
 from aggregator.services.policies.policy_views import (
     AppliedPoliciesView,
+    BundleView,
     DiffView,
     DraftView,
     DryRunView,
     ExplainedLinkView,
     ExportView,
+    FileView,
     PlanView,
     ProposalView,
     SimulationView,
@@ -299,6 +302,21 @@ class Review:
     def export(self, caller: Caller, scope: PolicyScope, kind: ExportKind, *, span: str = ALL) -> ExportView:
         asked = self._asked(caller, scope, span)
         return export_view(asked.question, self._proved(asked), kind, scope=str(scope))
+
+    def bundle(self, caller: Caller, kind: ExportKind, *, span: str = ALL) -> BundleView:
+        """Of every namespace that the caller sees, each proved for itself."""
+        parts = []
+        for name in (row.name for row in self.namespaces(caller)):
+            plan = asdict(self.plan(caller, name, span=span))
+            export = asdict(self.export(caller, name, kind, span=span)) if plan["steps"] else {}
+            parts.append(Part(namespace=name, export=export, plan=plan))
+        files = bundle_files(parts, kind)
+        return BundleView(
+            kind=kind,
+            certified=all(part.certified for part in parts),
+            namespaces=[part.namespace for part in parts if not part.empty],
+            files=[FileView(path=path, text=text) for path, text in files.items()],
+        )
 
     # ---- what is applied --------------------------------------------------------------------------------------------
 

@@ -7,48 +7,28 @@ proposal is proved by the server for itself; the folder says in which order to a
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
 from aggregator.cli import show
 from aggregator.cli.online.rest import Rest, place, progress
 from aggregator.errors import InputError
-
-ORDER = "ORDER.md"
+from aggregator.services.policies.bundles import ORDER, Part, bundle_files
 
 
 def write(rest: Rest, to: Path, *, form: str, span: str) -> int:
     """Every namespace that the caller sees and that has a proposal. 1 when one of them is not certified."""
     names = [row["name"] for row in rest.items("/namespaces", {}, doing="namespaces")]
-    order = ["# The order of application\n"]
-    certified = True
-    kept = []
+    parts = []
     with progress() as bar:
         task = bar.add_task("proposals", total=len(names))
         for name in names:
             path = f"{place('namespaces', name)}/policy"
-            export = rest.get(f"{path}/exports/{form}", {"span": span})
-            steps = rest.get(f"{path}/plan", {"span": span})
-            if steps["steps"]:
-                kept.append(name)
-                written(to / name, {file["path"]: file["text"] for file in export["files"]}, quiet=True)
-                certified = certified and export["certified"]
-                proof = "" if export["certified"] else f" ({export['label']})"
-                order.append(f"## {name}{proof}\n")
-                order += [f"{n}. {s['action']} `{s['policy']}`: {s['text']}" for n, s in enumerate(steps["steps"], 1)]
-                order += [f"- {_then(restart)}" for restart in steps["restarts"]]
-                order += [f"- {note}" for note in export["notes"]]
-                order.append("")
+            plan = rest.get(f"{path}/plan", {"span": span})
+            export = rest.get(f"{path}/exports/{form}", {"span": span}) if plan["steps"] else {}
+            parts.append(Part(namespace=name, export=export, plan=plan))
             bar.advance(task)
-    index = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": kept}
-    top = {ORDER: "\n".join(order)} | ({"kustomization.yaml": yaml.safe_dump(index)} if form == "kustomize" else {})
-    written(to, top, quiet=True)
-    show.aside([f"{len(kept)} of {len(names)} namespaces have a proposal: see {to / ORDER}"])
-    return 0 if certified else 1
-
-
-def _then(restart: Mapping[str, str]) -> str:
-    """A CronJob has no command: its next run is a restart."""
-    return f"then `{restart['command']}`: {restart['text']}" if restart["command"] else restart["text"]
+    written(to, bundle_files(parts, form), quiet=True)
+    kept = sum(not part.empty for part in parts)
+    show.aside([f"{kept} of {len(names)} namespaces have a proposal: see {to / ORDER}"])
+    return 0 if all(part.certified for part in parts) else 1
 
 
 def written(to: Path, files: Mapping[str, str], *, quiet: bool = False) -> None:

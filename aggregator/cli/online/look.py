@@ -1,7 +1,9 @@
 """`wattle workloads`, `links`, `topology` and `agents`: what there is and what was seen."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
@@ -35,6 +37,10 @@ Sort = Annotated[
 Explain = Annotated[
     str, typer.Option("--explain", metavar="ID", help="Why this row is allowed or blocked now, and what would help.")
 ]
+Watch = Annotated[
+    bool, typer.Option("--watch", "-w", help="Go on: every row that comes or changes, until Ctrl-C; not for --csv.")
+]
+WATCH_SECONDS = 2.0
 Csv = Annotated[bool, typer.Option("--csv", help="Every row as CSV.")]
 Dot = Annotated[bool, typer.Option("--dot", help="The map in Graphviz' language.")]
 
@@ -113,6 +119,7 @@ def links(
     sort: Sort = "",
     explain: Explain = "",
     csv: Csv = False,
+    watch: Watch = False,
     output: Printed = Shape.TABLE,
 ) -> None:
     """The INGRESS and EGRESS rows of a workload or a namespace; 1 when the explained row is blocked."""
@@ -126,14 +133,35 @@ def links(
         if csv:
             show.plain(rest.text(f"{path}/links", {**query, "format": "csv"}))
             return
+        if watch:
+            _follow(lambda: rest.items(f"{path}/links", query, doing="links"), output, whole=not scope)
         rows = rest.items(f"{path}/links", query, doing="links")
+    _show_links(rows, output, whole=not scope)
+
+
+def _follow(read: Callable[[], list[dict[str, Any]]], output: Shape, *, whole: bool) -> NoReturn:
+    """Until Ctrl-C: what is there, then what comes or changes, each as it is then; for programs one document each."""
+    shown: dict[str, dict[str, Any]] = {}
+    while True:
+        rows = [row for row in read() if shown.get(row["id"]) != row]
+        if for_programs(output):
+            for row in rows:
+                put(row, output)
+        elif rows:
+            _show_links(rows, output, whole=whole)
+        sys.stdout.flush()
+        shown |= {row["id"]: row for row in rows}
+        time.sleep(WATCH_SECONDS)
+
+
+def _show_links(rows: list[dict[str, Any]], output: Shape, *, whole: bool) -> None:
     if for_programs(output):
         put(rows, output)
         return
     wide = output is Shape.WIDE
     columns = ["", "WORKLOAD", "PEER", "PORT", "CONNECTIONS", "LAST SEEN", "NOW", "IN PROPOSAL"]
     more = ["PROCESS", "VIA", "BYTES", "FAILED", "FIRST SEEN", "PODS", "SEEN BY", "CLASS", "LABELS"] if wide else []
-    show.table([*columns, *more, "ID"], [_link(row, wide=wide, whole=not scope) for row in rows])
+    show.table([*columns, *more, "ID"], [_link(row, wide=wide, whole=whole) for row in rows])
 
 
 def _link(row: Mapping[str, Any], *, wide: bool, whole: bool) -> list[str | Text]:

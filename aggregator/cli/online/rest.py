@@ -65,8 +65,10 @@ class Rest:
     def text(self, path: str, query: Query | None = None) -> str:
         return self._ask("GET", path, query).data.decode()
 
-    def send(self, method: str, path: str, body: Mapping[str, Any], *, if_match: str = "") -> Any:
-        return self._decoded(method, path, None, body=body, if_match=if_match)
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any], *, query: Query | None = None, if_match: str = ""
+    ) -> Any:
+        return self._decoded(method, path, query, body=body, if_match=if_match)
 
     def items(self, path: str, query: Query, *, doing: str) -> list[Any]:
         """Every page of a list, with a bar on a terminal."""

@@ -4,7 +4,7 @@ Every change is made against what was read a moment before: when somebody else d
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -67,49 +67,37 @@ def decide_list(
         _records(rows)
 
 
-@decide.command("include", context_settings=WITH_IDS)
-def decide_include(
-    context: typer.Context,
-    scope: WorkloadScope,
-    ids: Ids = None,
-    *,
-    matching: Matching = "",
-    yes: Yes = False,
-    namespace: Namespace = "",
-    reason: Reason = "",
-) -> None:
-    """Rows that belong into the proposal."""
-    _rows(context, scope, ids, matching=matching, choice="include", namespace=namespace, reason=reason, yes=yes)
+def _about_rows(choice: str | None, about: str) -> Callable[..., None]:
+    """One command of the three that say the same sort of thing of rows."""
+
+    def command(
+        context: typer.Context,
+        scope: WorkloadScope,
+        ids: Ids = None,
+        *,
+        matching: Matching = "",
+        yes: Yes = False,
+        namespace: Namespace = "",
+        reason: Reason = "",
+    ) -> None:
+        if bool(ids) == bool(matching):
+            raise InputError("name rows by their ids, or by --matching WORDS")
+        for each in ids or ():
+            if not _ID.fullmatch(each):
+                raise InputError(f"{each!r} is no id of a row: see the last column of `wattle links`")
+        with connected(context) as rest:
+            path = scope_path(context, scope, namespace)
+            chosen = list(ids or ()) or _matched(rest, path, matching, yes=yes)
+            body = {"ids": chosen, "choice": choice, "reason": reason}
+            _holds(_said(rest, path, "POST", "/decisions/links", body), Shape.TABLE)
+
+    command.__doc__ = about
+    return command
 
 
-@decide.command("exclude", context_settings=WITH_IDS)
-def decide_exclude(
-    context: typer.Context,
-    scope: WorkloadScope,
-    ids: Ids = None,
-    *,
-    matching: Matching = "",
-    yes: Yes = False,
-    namespace: Namespace = "",
-    reason: Reason = "",
-) -> None:
-    """Rows that do not."""
-    _rows(context, scope, ids, matching=matching, choice="exclude", namespace=namespace, reason=reason, yes=yes)
-
-
-@decide.command("forget", context_settings=WITH_IDS)
-def decide_forget(
-    context: typer.Context,
-    scope: WorkloadScope,
-    ids: Ids = None,
-    *,
-    matching: Matching = "",
-    yes: Yes = False,
-    namespace: Namespace = "",
-    reason: Reason = "",
-) -> None:
-    """Rows of which nothing is said any more."""
-    _rows(context, scope, ids, matching=matching, choice=None, namespace=namespace, reason=reason, yes=yes)
+decide.command("include", context_settings=WITH_IDS)(_about_rows("include", "Rows that belong into the proposal."))
+decide.command("exclude", context_settings=WITH_IDS)(_about_rows("exclude", "Rows that do not."))
+decide.command("forget", context_settings=WITH_IDS)(_about_rows(None, "Rows of which nothing is said any more."))
 
 
 @decide.command("rule")
@@ -160,6 +148,25 @@ def decide_cidr(
     }
     with connected(context) as rest:
         _holds(_said(rest, scope_path(context, scope, namespace), "POST", "/decisions/cidrs", body), Shape.TABLE)
+
+
+@decide.command("default-deny")
+def decide_default_deny(
+    context: typer.Context,
+    direction: Annotated[Literal["ingress", "egress"], typer.Argument(help="Of this direction.")],
+    *,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it out again.")] = False,
+    namespace: Namespace = "",
+    reason: Reason = "",
+) -> None:
+    """Deny by default in a namespace what no policy allows; it is applied last."""
+    with connected(context) as rest:
+        path = scope_path(context, "", namespace)
+        body = {"direction": direction, "choice": "exclude" if remove else "include", "reason": reason}
+        found = _said(rest, path, "PUT", "/default-deny", body)
+    denied = ", ".join(word.lower() for word in found["default_deny"]) or "nothing"
+    show.line(f"{found['scope']}: denied by default: {denied}", "bold")
+    _records(found["decisions"])
 
 
 @decide.command("freeze")
@@ -222,34 +229,14 @@ def alias_set(
 
 
 @alias.command("remove")
-def alias_remove(context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def alias_remove(
+    context: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")], *, reason: Reason = ""
+) -> None:
     """Take an alias away; `wattle decide undo` brings it back."""
     with connected(context) as rest:
         etag = rest.get("/aliases")["etag"]
-        _aliases(rest.send("DELETE", place("aliases", name), {}, if_match=f'"{etag}"'), Shape.TABLE)
-
-
-def _rows(
-    context: typer.Context,
-    scope: str,
-    ids: list[str] | None,
-    *,
-    matching: str,
-    choice: str | None,
-    namespace: str,
-    reason: str,
-    yes: bool,
-) -> None:
-    if bool(ids) == bool(matching):
-        raise InputError("name rows by their ids, or by --matching WORDS")
-    for each in ids or ():
-        if not _ID.fullmatch(each):
-            raise InputError(f"{each!r} is no id of a row: see the last column of `wattle links`")
-    with connected(context) as rest:
-        path = scope_path(context, scope, namespace)
-        chosen = list(ids or ()) or _matched(rest, path, matching, yes=yes)
-        body = {"ids": chosen, "choice": choice, "reason": reason}
-        _holds(_said(rest, path, "POST", "/decisions/links", body), Shape.TABLE)
+        found = rest.send("DELETE", place("aliases", name), {}, query={"reason": reason}, if_match=f'"{etag}"')
+        _aliases(found, Shape.TABLE)
 
 
 def _matched(rest: Rest, path: str, words: str, *, yes: bool) -> list[str]:

@@ -19,11 +19,12 @@ from aggregator.services.deciding.said_views import (
     DecisionView,
     DirectionRuleView,
     LabelListsView,
+    NamespaceDecisionsView,
     SettingsView,
     TypedCidrView,
     WorkloadDecisionsView,
 )
-from aggregator.services.deciding.subjects import etag_of, record_of, subjects_of_version
+from aggregator.services.deciding.subjects import Subjects, etag_of, record_of, subjects_of_version
 from aggregator.services.question import Question, Rows
 from aggregator.store.decisions import DecisionState, LoggedDecision, Undo
 
@@ -36,11 +37,20 @@ def tag_of(
     state: DecisionState,
     *,
     workload: Workload | None = None,
+    namespace: str = "",
     resource: Resource = Resource.DECISIONS,
 ) -> str:
-    """What If-Match is compared with: of a workload, or of a resource of the whole cluster."""
-    scope = str(workload) if workload else resource.value
-    return etag_of(sight, state, scope, workload=workload, resource=resource)
+    """What If-Match is compared with: of a workload, of a namespace, or of a resource of the whole cluster."""
+
+    def about(subjects: Subjects) -> bool:
+        if workload is not None:
+            return workload in subjects.workloads
+        if namespace:
+            return namespace in subjects.namespaces
+        return subjects.cluster_wide and subjects.resource is resource
+
+    scope = str(workload) if workload is not None else f"namespace {namespace}" if namespace else resource.value
+    return etag_of(sight, state, scope, about)
 
 
 def workload_view(question: Question, workload: Workload, rows: Rows) -> WorkloadDecisionsView:
@@ -58,6 +68,22 @@ def workload_view(question: Question, workload: Workload, rows: Rows) -> Workloa
             for logged in reversed(question.state.log)
             if workload in subjects_of_version(question.state, logged.version).workloads
             and subjects_of_version(question.state, logged.version).seen_by(question.sight)
+        ],
+    )
+
+
+def namespace_view(question: Question, namespace: str) -> NamespaceDecisionsView:
+    """What was said of the namespace itself; of its workloads each says its own."""
+    denied = {direction for where, direction in question.decisions.default_denies if where == namespace}
+    return NamespaceDecisionsView(
+        scope=namespace,
+        etag=tag_of(question.sight, question.state, namespace=namespace),
+        default_deny=[direction.value for direction in _DIRECTIONS if direction in denied],
+        decisions=[
+            _decision_view(question, logged, {})
+            for logged in reversed(question.state.log)
+            if namespace in (subjects := subjects_of_version(question.state, logged.version)).namespaces
+            and subjects.seen_by(question.sight)
         ],
     )
 

@@ -31,11 +31,18 @@ from aggregator.services.baselines import links_to_freeze
 from aggregator.services.deciding.decision_views import (
     aliases_view,
     decision_views,
+    namespace_view,
     settings_view,
     tag_of,
     workload_view,
 )
-from aggregator.services.deciding.said_views import AliasesView, DecisionView, SettingsView, WorkloadDecisionsView
+from aggregator.services.deciding.said_views import (
+    AliasesView,
+    DecisionView,
+    NamespaceDecisionsView,
+    SettingsView,
+    WorkloadDecisionsView,
+)
 from aggregator.services.deciding.subjects import record_of, subjects_of, subjects_of_version
 from aggregator.services.question import SERVICE_KIND, Question, Rows, WorkloadRef
 from aggregator.services.tables import masked_ids, rows_by_id
@@ -125,16 +132,26 @@ class Deciding:
         decision = TypedCIDRDecision(cidr=typed(workload), choice=choice)
         return self._about(caller, ref, [decision], reason, if_match)
 
+    def of_namespace(self, caller: Caller, namespace: str) -> NamespaceDecisionsView:
+        caller.must(Verb.GET, Resource.DECISIONS, namespace)
+        question = self._ask(caller)
+        _must_exist(question, namespace)
+        return namespace_view(question, namespace)
+
     def default_deny(
-        self, caller: Caller, namespace: str, direction: Direction, choice: Choice, *, reason: str
-    ) -> list[DecisionView]:
+        self, caller: Caller, namespace: str, direction: Direction, choice: Choice, *, reason: str, if_match: str
+    ) -> NamespaceDecisionsView:
         """It selects every pod of a namespace: only where there is one."""
         caller.must(Verb.UPDATE, Resource.DECISIONS, namespace)
-        if namespace not in self._ask(caller).cluster.namespace_labels:
-            raise NotFoundError(f"there is no namespace {namespace}")
+        question = self._ask(caller)
+        _must_exist(question, namespace)
         said = DefaultDeny(namespace=namespace, direction=direction, choice=choice)
-        self._say(caller, [said], reason, lambda _state: None)
-        return self.history(caller, namespace)
+
+        def unchanged(state: DecisionState) -> None:
+            _must_match(tag_of(question.sight, state, namespace=namespace), if_match)
+
+        self._say(caller, [said], reason, unchanged)
+        return self.of_namespace(caller, namespace)
 
     def freeze(
         self, caller: Caller, ref: WorkloadRef, *, frozen: bool, reason: str, if_match: str
@@ -299,6 +316,11 @@ class Deciding:
         if not (rows.clear or rows.masked or workload in question.known_workloads):
             raise NotFoundError(f"there is no {ref.kind} {ref.name} in the namespace {ref.namespace}")
         return workload, rows
+
+
+def _must_exist(question: Question, namespace: str) -> None:
+    if namespace not in question.cluster.namespace_labels:
+        raise NotFoundError(f"there is no namespace {namespace}")
 
 
 def _must_match(tag: str, if_match: str) -> None:

@@ -55,6 +55,16 @@ class WorkloadDecisionsView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamespaceDecisionsView:
+    """What holds for a namespace as a whole. `etag` is what If-Match asks for."""
+
+    scope: str
+    etag: str
+    default_deny: list[DirectionWord]
+    decisions: list[DecisionView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AliasView:
     name: str
     networks: list[str]

@@ -5,6 +5,7 @@ see the decision; records and tags are keyed hashes, so that they tell nobody ho
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -122,13 +123,10 @@ def record_of(sight: Sight, version: int) -> str:
     return _hash(sight.key, f"record {version}")
 
 
-def etag_of(sight: Sight, state: DecisionState, scope: str, *, workload: Workload | None, resource: Resource) -> str:
-    """Changes with every entry that the caller sees about the workload, or about this resource of the whole cluster."""
-    count = 0
-    for logged in state.log:
-        subjects = subjects_of_version(state, logged.version)
-        about = workload in subjects.workloads if workload else subjects.cluster_wide and subjects.resource is resource
-        count += about and subjects.seen_by(sight)
+def etag_of(sight: Sight, state: DecisionState, scope: str, about: Callable[[Subjects], bool]) -> str:
+    """Changes with every entry that the caller sees and that is `about` the scope."""
+    found = (subjects_of_version(state, logged.version) for logged in state.log)
+    count = sum(about(subjects) and subjects.seen_by(sight) for subjects in found)
     return _hash(sight.key, f"tag {scope} {count}")
 
 

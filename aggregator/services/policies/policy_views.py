@@ -255,6 +255,16 @@ class ExportView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BundleView:
+    """The proposals of every namespace that the caller sees, as one folder with the order of application."""
+
+    kind: Literal["kustomize", "cilium", "calico", "admin"]
+    certified: bool
+    namespaces: list[str]  # those that have a proposal
+    files: list[FileView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyUseView:
     """What an applied policy did over the span."""
 

@@ -135,6 +135,23 @@ async def test_pages_follow_each_other(stub: Any) -> None:
     assert len(found) == len(set(found)) == page.total
 
 
+async def test_workloads_come_page_by_page(stub: Any) -> None:
+    names, cursor = [], ""
+    while True:
+        asked = query_pb2.ListWorkloadsRequest(namespace=SHOP, limit=2, cursor=cursor)
+        page = await stub.ListWorkloads(asked, metadata=ADMIN)
+        assert len(page.items) <= 2
+        names += [(row.kind, row.name) for row in page.items]
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    assert len(names) == page.total == len(set(names)) > 2
+    found = await stub.ListWorkloads(
+        query_pb2.ListWorkloadsRequest(namespace=SHOP, search="deployment web"), metadata=ADMIN
+    )
+    assert [row.name for row in found.items] == ["web"]
+
+
 async def test_a_watch_shows_what_is_there_and_then_what_is_new(
     channels: list[grpc.aio.Channel], tmp_path: Path
 ) -> None:

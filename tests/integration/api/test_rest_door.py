@@ -99,6 +99,11 @@ def test_csv_has_every_row_and_no_formula(client: TestClient) -> None:
     assert {row["id"].removeprefix("id:") for row in rows} == {
         row["id"] for row in client.get(f"{WEB}/links").json()["items"]
     }
+    shown = client.get(f"{WEB}/links", params={"q": "tcp", "sort": "-port"}).json()["items"]
+    answer = client.get(f"{WEB}/links", params={"q": "tcp", "sort": "-port", "format": "csv", "limit": 1})
+    matching = [row["id"].removeprefix("id:") for row in csv.DictReader(io.StringIO(answer.text))]
+    assert matching == [row["id"] for row in shown], "filtered and sorted as the table is"
+    assert len(matching) < len(rows)
 
 
 def test_the_tag_is_asked_for_and_compared(client: TestClient) -> None:
@@ -113,6 +118,47 @@ def test_the_tag_is_asked_for_and_compared(client: TestClient) -> None:
     record = changed.json()["decisions"][0]["record"]
     assert client.post(f"{PREFIX}/decisions/{record}/undo", json={}).status_code == 200
     assert client.get(f"{WEB}/decisions").json()["rules"][1]["rule"] is None
+
+
+def test_a_default_deny_asks_for_the_tag_of_its_namespace(client: TestClient) -> None:
+    url, held = f"{PREFIX}/namespaces/shop/default-deny", f"{PREFIX}/namespaces/shop/decisions"
+    body = {"direction": "ingress", "reason": "nobody comes in"}
+    assert client.put(url, json=body).status_code == 422
+    read = client.get(held)
+    assert (read.json()["default_deny"], read.json()["decisions"]) == ([], [])
+    client.put(f"{WEB}/decisions/rules/egress", json={"rule": "observed"}, headers={"If-Match": "*"})
+    changed = client.put(url, json=body, headers={"If-Match": read.headers["etag"]})
+    assert changed.status_code == 200, "what is said of a workload is another matter"
+    assert changed.json()["default_deny"] == ["Ingress"]
+    assert "wattle-default-deny-ingress" in client.get(f"{PREFIX}/namespaces/shop/policy").json()["yaml"]
+    refused = client.put(url, json={"direction": "egress"}, headers={"If-Match": read.headers["etag"]})
+    assert refused.status_code == 409
+    back = client.put(url, json={**body, "choice": "exclude"}, headers={"If-Match": changed.headers["etag"]})
+    assert back.json()["default_deny"] == []
+    assert [said["reason"] for said in back.json()["decisions"]] == ["nobody comes in"] * 2
+    assert client.get(f"{PREFIX}/namespaces/nowhere/decisions").status_code == 404
+
+
+def test_an_alias_is_removed_with_a_reason(client: TestClient) -> None:
+    url, any_tag = f"{PREFIX}/aliases/partner", {"If-Match": "*"}
+    client.put(url, json={"networks": ["203.0.113.10/32"]}, headers=any_tag)
+    assert client.delete(url, params={"reason": "gone out of business"}, headers=any_tag).status_code == 200
+    assert client.get(f"{PREFIX}/decisions").json()["items"][0]["reason"] == "gone out of business"
+
+
+def test_a_bundle_has_a_folder_for_each_namespace_and_the_order(client: TestClient) -> None:
+    found = client.get(f"{PREFIX}/policy/exports/kustomize").json()
+    files = {file["path"]: file["text"] for file in found["files"]}
+    assert (found["certified"], found["namespaces"]) == (True, ["kube-system", "ledger", "shop"])
+    assert yaml.safe_load(files["kustomization.yaml"])["resources"] == found["namespaces"]
+    for name in found["namespaces"]:
+        listed = yaml.safe_load(files[f"{name}/kustomization.yaml"])["resources"]
+        assert all(f"{name}/{file}" in files for file in listed)
+    assert "apply `shop/wattle-web`" in files["ORDER.md"]
+    seen = client.get(f"{PREFIX}/policy/exports/cilium", headers={"Authorization": "Bearer viewer"}).json()
+    assert "shop" in seen["namespaces"]
+    assert "ledger" not in seen["namespaces"]
+    assert "kustomization.yaml" not in {file["path"] for file in seen["files"]}
 
 
 def test_unknown_fields_and_large_bodies_are_refused(client: TestClient) -> None:

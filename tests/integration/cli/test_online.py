@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from tests.integration.cli.conftest import Run
+from tests.integration.services.world import DB, Seen, World, link, record
+from tests.integration.services.world import WEB as WEB_WORKLOAD
 
 WATTLE = Path(sys.executable).with_name("wattle")
 WEB = ("deploy/web", "-n", "shop")
@@ -110,6 +112,35 @@ def test_rules_cidrs_aliases_and_baselines(run: Run, development: str) -> None:
     assert "frozen" in wattle("decide", "freeze", *WEB)
     assert "frozen" in wattle("workloads", *WEB)
     assert "frozen" not in wattle("decide", "freeze", *WEB, "--thaw").splitlines()[0]
+
+
+def test_a_default_deny_is_said_and_taken_back(run: Run, development: str) -> None:
+    code, out, err = run("--server", development, "decide", "default-deny", "egress", "-n", "shop", "-r", "strict")
+    assert code == 0, err
+    assert out.splitlines()[0] == "shop: denied by default: egress"
+    assert "strict" in out
+    _, out, _ = run("--server", development, "decide", "default-deny", "egress", "-n", "shop", "--remove")
+    assert out.splitlines()[0] == "shop: denied by default: nothing"
+
+
+def test_rows_are_followed_as_they_come(
+    run: Run, development: str, shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([lambda: record(shop.store, [Seen(link=link(WEB_WORKLOAD, DB, 6000))])])
+
+    def meanwhile(_seconds: float) -> None:
+        step = next(looks, None)
+        if step is None:
+            raise KeyboardInterrupt
+        step()
+
+    monkeypatch.setattr("aggregator.cli.online.look.time.sleep", meanwhile)
+    before = rows(run, development)
+    _, out, _ = run("--server", development, "links", *WEB, "--watch", "--output", "wide")
+    first, _, then = out.partition("LABELS")[2].partition("LABELS")
+    assert len(first.splitlines()) - 1 == len(before) + 1
+    assert "TCP 6000" in then
+    assert "TCP 5432" not in then, "what has not changed is not shown again"
 
 
 def test_a_blocked_row_is_explained_with_the_smallest_change(run: Run, development: str) -> None:
