@@ -10,6 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aggregator import metrics
@@ -207,6 +208,9 @@ class KubernetesSource:
         for kind, reflector in self.reflectors.items():
             if reflector.state is not State.NOT_SERVED:
                 metrics.CLUSTER_CACHE_AGE.labels(self.cluster, kind).set(max(0.0, now - reflector.right_at))
+            else:  # a kind that is not there has no age
+                with suppress(KeyError):
+                    metrics.CLUSTER_CACHE_AGE.remove(self.cluster, kind)
         metrics.CLUSTER_VIEW_STALE.labels(self.cluster).set(self.stale)
         metrics.CLUSTER_OBJECTS.labels(self.cluster, "Pod").set(len(self.view.pods))
         metrics.CLUSTER_OBJECTS.labels(self.cluster, "Node").set(len(self.view.nodes))

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from prometheus_client import REGISTRY
 
 from aggregator import metrics
 from aggregator.cluster.foreign import EXTRA_KINDS
@@ -206,6 +207,23 @@ async def test_policies_that_may_not_be_read_are_in_the_snapshot_as_what_may_say
         await until(lambda: [p.kind for p in source.snapshot.extra_policies] == ["CiliumNetworkPolicy"])  # type: ignore[attr-defined]
         server.refused = {}
         await until(lambda: not source.snapshot.extra_policies)
+
+
+async def test_a_kind_that_is_served_no_longer_has_no_age(server: FakeServer) -> None:
+    path = "/apis/cilium.io/v2/ciliumnetworkpolicies"
+
+    def age() -> float | None:
+        return REGISTRY.get_sample_value(
+            "wattle_cluster_cache_age_seconds", {"cluster": "c", "kind": "CiliumNetworkPolicy"}
+        )
+
+    async with following(server) as source:
+        await until(lambda: source.reflectors["CiliumNetworkPolicy"].state is State.WATCHING)
+        await until(lambda: age() is not None)
+        server.refused = {path: 404}
+        server.tell(path, "ERROR", {"code": 410, "message": "too old", "metadata": {}})
+        await until(lambda: source.reflectors["CiliumNetworkPolicy"].state is State.NOT_SERVED)
+        await until(lambda: age() is None)
 
 
 async def test_a_kind_whose_definition_comes_is_followed_at_once(server: FakeServer) -> None:
