@@ -342,6 +342,14 @@ def person(plane: ControlPlane, admin: Admin, place: str, namespace: str, addres
     return Person(address=address, token=plane.token(namespace, "reviewer", audiences=["wattle"]))
 
 
+def _numbers(address: str) -> str:
+    """What the recorder made of what came, for a failure that can be read."""
+    with urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    told = ("wattle_recording_", "wattle_ingest_flow_records", "wattle_pending_")
+    return "\n".join(line for line in lines if line.startswith(told) and "_bucket" not in line)
+
+
 def needs_root() -> None:
     if os.geteuid() != 0:
         pytest.skip("the lab and the agent need root: `make test-cluster` runs this module so")
@@ -381,8 +389,11 @@ def test_the_traffic_of_a_lab_becomes_policies_that_the_api_server_takes(
                 rows = who.get(f"{api}/links")["items"]
                 return {(row["direction"], row["peer"]["name"], row["port"]) for row in rows}
 
-            expected = {("INGRESS", "client", 8080), ("EGRESS", "db", 5432), ("EGRESS", "coredns", 53)}
-            wait_until(lambda: links() >= expected, f"the links {expected}", 90)
+            expected = {("Ingress", "client", 8080), ("Egress", "db", 5432), ("Egress", "coredns", 53)}
+            try:
+                wait_until(lambda: links() >= expected, "every link", 90)
+            except AssertionError as exc:
+                pytest.fail(f"{exc}; there are {links()}; what was counted:\n{_numbers(told['WATTLE_HTTP_LISTEN'])}")
             policy = who.get(f"{api}/policy")
             assert policy["certificate"]["holds"], policy["certificate"]
             [written] = list(yaml.safe_load_all(policy["yaml"]))
