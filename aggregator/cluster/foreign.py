@@ -19,14 +19,16 @@ from aggregator.policy.manifest.parse import parse_selector
 ADMIN_KINDS = frozenset({"AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"})
 CILIUM_KINDS = frozenset({"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"})
 CALICO_KINDS = frozenset({"CalicoNetworkPolicy", "GlobalNetworkPolicy"})
-EXTRA_KINDS = ADMIN_KINDS | CILIUM_KINDS | CALICO_KINDS
+ANTREA_KINDS = frozenset({"AntreaNetworkPolicy", "AntreaClusterNetworkPolicy"})
+EXTRA_KINDS = ADMIN_KINDS | CILIUM_KINDS | CALICO_KINDS | ANTREA_KINDS
 
 
 def kind_of(raw: Raw) -> str:
-    """The kind by which the view knows an object: Calico's NetworkPolicy is not Kubernetes' own."""
-    kind = str(raw.get("kind") or "")
-    calico = "projectcalico.org" in str(raw.get("apiVersion") or "")
-    return "CalicoNetworkPolicy" if calico and kind == "NetworkPolicy" else kind
+    """The kind by which the view knows an object: Calico's and Antrea's NetworkPolicy are not Kubernetes' own."""
+    kind, group = str(raw.get("kind") or ""), str(raw.get("apiVersion") or "").partition("/")[0]
+    if group == "crd.antrea.io" and f"Antrea{kind}" in ANTREA_KINDS:
+        return f"Antrea{kind}"
+    return "CalicoNetworkPolicy" if "projectcalico.org" in group and kind == "NetworkPolicy" else kind
 
 
 def parse_extra(kind: str, raw: Raw) -> AdminPolicy | ForeignPolicy:
@@ -34,7 +36,7 @@ def parse_extra(kind: str, raw: Raw) -> AdminPolicy | ForeignPolicy:
     if kind in ADMIN_KINDS:
         return parse_admin_policy(raw)
     metadata, spec = raw.get("metadata") or {}, raw.get("spec") or {}
-    selector, directions = _cilium(raw) if kind in CILIUM_KINDS else _calico(spec)
+    selector, directions = _touched(kind, raw, spec)
     return ForeignPolicy(
         kind=kind,
         name=str(metadata["name"]),
@@ -42,6 +44,13 @@ def parse_extra(kind: str, raw: Raw) -> AdminPolicy | ForeignPolicy:
         pod_selector=selector,
         directions=directions,
     )
+
+
+def _touched(kind: str, raw: Raw, spec: Raw) -> tuple[LabelSelector | None, frozenset[Direction]]:
+    """Whom it may act on, and in which directions."""
+    if kind in ANTREA_KINDS:  # its rules say it, too, and groups that are objects of their own
+        return None, frozenset(Direction)
+    return _cilium(raw) if kind in CILIUM_KINDS else _calico(spec)
 
 
 def _cilium(raw: Raw) -> tuple[LabelSelector | None, frozenset[Direction]]:

@@ -105,6 +105,16 @@ WATCHED = (
         "/apis/crd.projectcalico.org/v1/globalnetworkpolicies",
         elsewhere=("/apis/projectcalico.org/v3/globalnetworkpolicies",),
     ),
+    Watched(
+        "AntreaNetworkPolicy",
+        "/apis/crd.antrea.io/v1beta1/networkpolicies",
+        elsewhere=("/apis/crd.antrea.io/v1alpha1/networkpolicies",),
+    ),
+    Watched(
+        "AntreaClusterNetworkPolicy",
+        "/apis/crd.antrea.io/v1beta1/clusternetworkpolicies",
+        elsewhere=("/apis/crd.antrea.io/v1alpha1/clusternetworkpolicies",),
+    ),
     Watched("AdminNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies"),
     Watched("BaselineAdminNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies"),
     Watched("ClusterNetworkPolicy", "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"),

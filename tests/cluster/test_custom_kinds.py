@@ -75,6 +75,16 @@ POLICIES = (
     Custom("crd.projectcalico.org", "v1", "globalnetworkpolicies", "GlobalNetworkPolicy", False, {"egress": []}),
     Custom("projectcalico.org", "v3", "networkpolicies", "NetworkPolicy", True, {"types": []}, "CalicoNetworkPolicy"),
     Custom("projectcalico.org", "v3", "globalnetworkpolicies", "GlobalNetworkPolicy", False, {"egress": []}),
+    Custom("crd.antrea.io", "v1beta1", "networkpolicies", "NetworkPolicy", True, {}, "AntreaNetworkPolicy"),
+    Custom(
+        "crd.antrea.io",
+        "v1beta1",
+        "clusternetworkpolicies",
+        "ClusterNetworkPolicy",
+        False,
+        {},
+        "AntreaClusterNetworkPolicy",
+    ),
     Custom("policy.networking.k8s.io", "v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", False, SUBJECT),
     Custom(
         "policy.networking.k8s.io",

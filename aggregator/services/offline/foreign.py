@@ -6,25 +6,17 @@ Enters: a raw object. Leaves: a ForeignPolicy with whom it may select, or None f
 from collections.abc import Mapping
 from typing import Any
 
-from aggregator.cluster.foreign import CALICO_KINDS, CILIUM_KINDS, kind_of, parse_extra
+from aggregator.cluster.foreign import ADMIN_KINDS, EXTRA_KINDS, kind_of, parse_extra
 from aggregator.errors import InputError
 from aggregator.model.adminpolicy import AdminPolicy, ForeignPolicy
-
-_ANTREA_GROUP, _ANTREA_KINDS = "crd.antrea.io/", {"NetworkPolicy", "ClusterNetworkPolicy"}
 
 
 def foreign_policy(obj: Mapping[str, Any]) -> AdminPolicy | ForeignPolicy | None:
     """The plug-in's policy that this object is. Raises InputError for one that makes no sense."""
     kind = kind_of(obj)
-    antrea = str(obj.get("apiVersion")).startswith(_ANTREA_GROUP) and kind in _ANTREA_KINDS
-    if not antrea and kind not in CILIUM_KINDS | CALICO_KINDS:
+    if kind not in EXTRA_KINDS - ADMIN_KINDS:
         return None
     try:
-        if antrea:
-            metadata = obj["metadata"]
-            return ForeignPolicy(
-                kind=f"Antrea{kind}", name=str(metadata["name"]), namespace=str(metadata.get("namespace") or "")
-            )
         return parse_extra(kind, obj)
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         raise InputError(f"is no {kind} that can be read: {type(exc).__name__} {exc}") from exc

@@ -58,7 +58,10 @@ def test_a_name_is_given_once(tmp_path: Path) -> None:
 
 def test_calicos_network_policy_is_not_kubernetes_own() -> None:
     assert kind_of({"apiVersion": "projectcalico.org/v3", "kind": "NetworkPolicy"}) == "CalicoNetworkPolicy"
+    assert kind_of({"apiVersion": "crd.antrea.io/v1beta1", "kind": "NetworkPolicy"}) == "AntreaNetworkPolicy"
     assert kind_of({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}) == "NetworkPolicy"
+    admin = {"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy"}
+    assert kind_of(admin) == "ClusterNetworkPolicy"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ def test_calicos_network_policy_is_not_kubernetes_own() -> None:
         ("CalicoNetworkPolicy", {"selector": "app == 'web'", "types": ["Ingress"]}, None, {Direction.INGRESS}),
         ("GlobalNetworkPolicy", {"selector": "all()", "egress": []}, LabelSelector(), {Direction.EGRESS}),
         ("GlobalNetworkPolicy", {}, LabelSelector(), set(Direction)),
+        ("AntreaNetworkPolicy", {"appliedTo": [{"podSelector": {}}], "ingress": []}, None, set(Direction)),
     ],
 )
 def test_a_plug_ins_policy_is_what_it_may_touch(
