@@ -5,6 +5,7 @@ escaped parts; a name from the cluster cannot become mark-up.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -130,17 +131,20 @@ def percent(part: float, whole: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Around:
-    """An address as a CIDR of its own, and the narrow range around it that a person may have meant."""
+    """An address as a CIDR of its own, and the range around it: the one that a person typed, or might mean."""
 
     own: str
     cidr: str
     others: int
+    typed: bool
 
 
-def around(ip: str) -> Around:
+def around(ip: str, typed: Iterable[str] = ()) -> Around:
     own = ip_network(ip)
-    near = own.supernet(prefixlen_diff=4)
-    return Around(own=str(own), cidr=str(near), others=near.num_addresses - 1)
+    known = (network for network in map(ip_network, typed) if network.version == own.version)
+    held = next((network for network in known if own.network_address in network), None)
+    near = held or own.supernet(prefixlen_diff=4)
+    return Around(own=str(own), cidr=str(near), others=near.num_addresses - 1, typed=held is not None)
 
 
 def command(text: str) -> Markup:

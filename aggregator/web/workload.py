@@ -12,11 +12,11 @@ from typing import Literal, assert_never
 from aggregator.services.authority.caller import Resource, Verb
 from aggregator.services.deciding.said_views import WorkloadDecisionsView
 from aggregator.services.paging import Wanted, filtered
-from aggregator.services.policies.policy_views import ProposalView
 from aggregator.services.question import SERVICE_KIND, WorkloadRef
 from aggregator.services.topology_views import applied_fate_of, end_of, fate_of
-from aggregator.services.views import FindingView, LinkRow
+from aggregator.services.views import LinkRow
 from aggregator.topology.graph import Card, Row
+from aggregator.web.besides import announced, obstacles
 from aggregator.web.frame import Visit, allowed
 from aggregator.web.maps import Map, workload_map
 from aggregator.web.rendering import Values
@@ -28,17 +28,6 @@ RULES = {
     "allow-namespace": "Allow inside namespace",
     "allow-all": "Allow all",
 }
-# Findings of a proposal that no switch at a row mends: said on top, with the way out.
-IN_THE_WAY = (
-    "certificate-broken",
-    "workload-without-usable-labels",
-    "selector-not-separable",
-    "namespace-without-labels",
-    "dns-not-separable",
-    "dns-not-found",
-    "cluster-subnets-incomplete",
-    "overwrites-policy",
-)
 ROWS_SHOWN = 50  # of a table, until more are asked for
 MOST_ROWS_SHOWN = 1000
 
@@ -48,30 +37,6 @@ class Group:
     title: str
     total: int
     rows: Sequence[LinkRow]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announced:
-    """A row that nobody has seen: declared by an object of the cluster, or included by a person."""
-
-    id: str
-    src: str
-    dst: str
-    port: str
-    text: str
-    included: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
-    """What stands in the way of a right policy, and how to take it away; `more`: how often it stands there besides."""
-
-    severity: str
-    subject: str
-    message: str
-    way_out: str
-    more: int
-    settings: str  # the part of Settings that mends it, or ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,7 +66,7 @@ def workload_values(visit: Visit, ref: WorkloadRef, tab: Tab) -> Values:
             with ThreadPoolExecutor(max_workers=1) as beside:  # Graphviz is a process of its own: the proof goes on
                 drawing = beside.submit(workload_map, ref, rows, to_row, lambda _card: own)
                 values |= draft_values(visit, ref) | _table(visit, ref, rows, decisions, tab)
-                values["announced"] = _announced(values["proposal"], rows, ref, tab)
+                values["announced"] = announced(values["proposal"], rows, ref, tab)
                 values["map"] = drawing.result()
         case "topology":
             values |= draft_values(visit, ref) | _topology(visit, ref, rows)
@@ -162,26 +127,6 @@ def proved_values(visit: Visit, ref: WorkloadRef) -> Values:
     return {"proposal": proposal, "proved": True, "obstacles": obstacles(proposal)}
 
 
-def obstacles(proposal: ProposalView | None) -> list[Obstacle]:
-    """Each once for what it is about, in the order of IN_THE_WAY."""
-    found: dict[tuple[int, str], list[FindingView]] = {}
-    for one in proposal.findings if proposal is not None else ():
-        if one.code in IN_THE_WAY:
-            found.setdefault((IN_THE_WAY.index(one.code), one.subject), []).append(one)
-    parts = {"namespace-without-labels": "labels", "cluster-subnets-incomplete": "cidrs"}
-    return [
-        Obstacle(
-            severity=first.severity,
-            subject=first.subject,
-            message=first.message,
-            way_out=first.way_out,
-            more=len(rest),
-            settings=parts.get(first.code, ""),
-        )
-        for _, (first, *rest) in sorted(found.items())
-    ]
-
-
 def consequences(visit: Visit, ref: WorkloadRef) -> Values:
     return {
         "simulation": allowed(lambda: visit.review.simulation(visit.caller, ref, span=visit.span)),
@@ -220,23 +165,6 @@ def _table(
         "state": visit.query(q=words, show=str(most) if most != ROWS_SHOWN else ""),
         "more": visit.query(q=words, show=str(min(most * 4, MOST_ROWS_SHOWN))),
     }
-
-
-def _announced(proposal: ProposalView | None, rows: Sequence[LinkRow], ref: WorkloadRef, tab: str) -> list[Announced]:
-    """Of this direction: callers that the cluster's own objects announce, and unseen rows that a person included."""
-    if proposal is None:
-        return []
-    own, seen = f"{ref.namespace}/{ref.kind}/{ref.name}", {row.id for row in rows}
-    included = [
-        Announced(id=row.id, src=row.src, dst=row.dst, port=f"{row.protocol} {row.port}", text=row.text, included=True)
-        for row in proposal.included
-        if row.id not in seen
-    ]
-    offered = [
-        Announced(id=row.id, src=row.src, dst=row.dst, port=f"{row.protocol} {row.port}", text=row.text, included=False)
-        for row in proposal.declared
-    ]
-    return [one for one in (*offered, *included) if own == (one.dst if tab == "ingress" else one.src)]
 
 
 def _most(text: str) -> int:

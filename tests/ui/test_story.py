@@ -131,6 +131,21 @@ def test_the_map_shows_the_service_on_the_path_and_one_card_for_an_alias(page: P
     expect(pane.locator("article.shown")).to_contain_text("mongo:27017")
 
 
+def test_a_range_is_allowed_at_the_addresss_row_and_shown_as_what_was_chosen(page: Page, site: str) -> None:
+    page.goto(f"{site}{EGRESS}")
+    page.locator(f"#row-{link_id(TO_PARTNER)}").get_by_text("Decide").click()
+    decide = page.get_by_role("group", name="Decide about 203.0.113.10")
+    decide.get_by_label("CIDR that holds 203.0.113.10").fill("203.0.113.8/30")
+    decide.get_by_role("button", name="Save decision").click()
+    expect(page.locator(line_to(page, link_id(TO_PARTNER)))).to_have_class("link allowed")
+    expect(page.get_by_role("switch", name="203.0.113.8/30 in the policy")).to_be_checked()
+    expect(page.locator("#decide-rows")).not_to_contain_text("typed-cidr")
+    page.goto(f"{site}{EGRESS.replace('egress', 'links')}/{link_id(TO_PARTNER)}")
+    expect(page.get_by_role("radio", name="Yes, a range")).to_be_checked()
+    expect(page.get_by_label("CIDR that holds 203.0.113.10")).to_have_value("203.0.113.8/30")
+    expect(page.get_by_role("group", name="Decide about")).to_contain_text("opens 3 addresses never seen")
+
+
 def test_a_general_rule_replaces_the_rows(page: Page, site: str) -> None:
     page.goto(f"{site}{EGRESS}")
     page.get_by_role("button", name="Block all").click()

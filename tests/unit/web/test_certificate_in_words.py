@@ -81,7 +81,7 @@ def test_a_failed_proof_claims_nothing(failed: CertificateView) -> None:
 
 
 def test_a_breach_and_a_disagreement_are_shown() -> None:
-    assert "another policy isolates db" in words(
+    assert "Another policy isolates db." in words(
         replace(PROPOSAL, certificate=replace(HOLDS, holds=False, breaches=[BREACH]))
     )
     assert "compiled allows" in words(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aggregator.web.rendering import environment, moment, plural, size, yaml_lines
+from aggregator.web.rendering import around, environment, moment, plain, plural, sentence, size, words_lines, yaml_lines
 
 YAML = 'metadata:\n  name: "x"\n  port: 53\n- to:\n# a note\n'
 
@@ -43,3 +43,23 @@ def test_sizes(value: int, words: str) -> None:
 def test_a_time_has_utc_in_its_title() -> None:
     assert 'title="2026-11-20 12:00:00 UTC"' in moment(datetime(2026, 11, 20, 12, tzinfo=UTC))
     assert moment(None) == "never"
+
+
+def test_a_description_keeps_its_text_and_breaks_below_its_own_beginning() -> None:
+    text = "Name:       x\n  now:      Deployment x\nIt does not:\n  - open <b>\n  1. from y\n     on z\n"
+    made = str(words_lines(text))
+    kinds = [part.partition('"')[0] for part in made.split('<span class="')[1:]]
+    assert kinds == ["field", "field", "plain", "item", "item", "plain"]
+    assert "open &lt;b&gt;" in made
+
+
+def test_a_typed_range_is_the_one_that_is_offered_again() -> None:
+    assert (around("203.0.113.10").cidr, around("203.0.113.10").typed) == ("203.0.113.0/28", False)
+    found = around("203.0.113.10", ["2001:db8::/64", "198.51.100.0/24", "203.0.113.8/30"])
+    assert (found.cidr, found.others, found.typed) == ("203.0.113.8/30", 3, True)
+
+
+def test_links_and_reasons_are_said_without_codes() -> None:
+    assert sentence("a -> b TCP/1 is new") == "A to b TCP/1 is new."
+    said = plain("egress denied (shop/web: peer-not-matched); ingress default-allow")
+    assert said == "egress denied (shop/web: no rule of it means the other end); ingress not limited"
