@@ -329,17 +329,19 @@ class Person:
             raise AssertionError(f"{path}: {refusal.code} {refusal.read().decode()}") from refusal
 
 
-def person(plane: ControlPlane, admin: Admin, place: str, namespace: str, address: str) -> Person:
-    """Somebody with the release's role for viewers, in the one namespace."""
+@contextmanager
+def person(plane: ControlPlane, admin: Admin, namespace: str, address: str) -> Iterator[Person]:
+    """Somebody with the release's role for viewers, in the whole cluster: its name server is in another namespace."""
+    bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
     admin.create(f"/api/v1/namespaces/{namespace}/serviceaccounts", {"metadata": {"name": "reviewer"}})
     binding = {
-        "metadata": {"name": "reviewer"},
+        "metadata": {"name": f"reviewer-{namespace}"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": f"{NAME}-viewer"},
         "subjects": [{"kind": "ServiceAccount", "name": "reviewer", "namespace": namespace}],
     }
-    admin.create(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings", binding)
-    del place
-    return Person(address=address, token=plane.token(namespace, "reviewer", audiences=["wattle"]))
+    admin.create(bindings, binding)
+    yield Person(address=address, token=plane.token(namespace, "reviewer", audiences=["wattle"]))
+    admin.delete(f"{bindings}/reviewer-{namespace}")
 
 
 def _numbers(address: str) -> str:
@@ -381,8 +383,8 @@ def test_the_traffic_of_a_lab_becomes_policies_that_the_api_server_takes(
         with (
             released_aggregator(plane, admin, place, aside) as (told, log),
             released_agent(plane, admin, place, agents, started, told["WATTLE_INGEST_LISTEN"]),
+            person(plane, admin, namespace, told["WATTLE_HTTP_LISTEN"]) as who,
         ):
-            who = person(plane, admin, place, namespace, told["WATTLE_HTTP_LISTEN"])
             api = f"/workloads/{namespace}/Deployment/api"
 
             def links() -> set[tuple[str, str, int]]:
