@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from typing import assert_never
 
 from aggregator.model.networkpolicy import IPBlock, NetworkPolicy
 from aggregator.model.protocol import Protocol
@@ -55,6 +56,8 @@ def say(sighting: Sighting, now: VerdictNow) -> Say:
             return Say.UNKNOWN
         case Verdict.DENIED:
             pass
+        case _:
+            assert_never(now.verdict)
     if sighting.opened is None:
         return Say.HELD_OPEN
     if now.confirmed < sighting.seen + MARGIN:
