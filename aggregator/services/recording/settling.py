@@ -2,7 +2,8 @@
 
 Enters: pending flows, oldest first. Leaves: deltas, written in the transaction that takes the pending flows out.
 Invariant: a flow waits no longer than its grace period; then it is the Link under its raw address, or a counted
-refusal where not even its own pod is known. Only the leader does this.
+refusal where not even its own pod is known, or where it opened nothing: what is left of a connection whose link was
+told of when it was opened, before its peer was gone. Only the leader does this.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import numpy as np
 
 from aggregator.errors import LinkCollisionError, StoreError
 from aggregator.metrics import PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
+from aggregator.model.link import Outcome
 from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, Kinds
 from aggregator.services.recording.grouping import AnsweredBatch, Grouping
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 5_000
 _UNKNOWN_POD = Refused(reason="unknown-pod")
+_REMAINDER = Refused(reason="remainder-of-unknown")
 
 
 class Settler:
@@ -82,7 +85,9 @@ class Settler:
         for flow in self._store.pending_flows(limit=AT_ONCE):
             identity = identity_from_json(flow.identity)
             resolution, outcome = _decide(
-                self._resolver.resolve(identity, moment(flow.at_ms)), overdue=flow.deadline_ms <= now_ms
+                self._resolver.resolve(identity, moment(flow.at_ms)),
+                overdue=flow.deadline_ms <= now_ms,
+                opened=flow.count > 0 or identity.outcome is not Outcome.ESTABLISHED,
             )
             if resolution is not None:
                 answer = Answer(identity=identity, process=flow.process, resolution=resolution)
@@ -126,7 +131,7 @@ class Settler:
         return sum(outcomes.values())
 
 
-def _decide(resolution: Resolution, *, overdue: bool) -> tuple[Resolution | None, str]:
+def _decide(resolution: Resolution, *, overdue: bool, opened: bool) -> tuple[Resolution | None, str]:
     """What a waiting flow becomes now; None = it goes on waiting."""
     match resolution:
         case Resolved():
@@ -138,6 +143,8 @@ def _decide(resolution: Resolution, *, overdue: bool) -> tuple[Resolution | None
                 return None, "waiting"
             if fallback is None:
                 return _UNKNOWN_POD, _UNKNOWN_POD.reason
+            if not opened:
+                return _REMAINDER, _REMAINDER.reason
             return Resolved(link=fallback), "raw-address"
 
 

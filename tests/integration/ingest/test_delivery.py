@@ -473,6 +473,28 @@ async def test_a_flow_that_waits_moves_to_its_link_or_to_its_raw_address(store: 
     assert store.committed_seq(CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=spool.epoch)) == 1
 
 
+async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_new_link(
+    sqlite_store: Store, spool: Spool
+) -> None:
+    """Its pod was deleted and its address given away: the link was told of when the connection was opened."""
+
+    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
+        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
+        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
+        return NotYet(reason="address-changed-hands", fallback=link)
+
+    resolver = FakeResolver(answer=answer)
+    async with (
+        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        spool.append(batch_of([Flow(port=6379, count=0), Flow(port=5432, count=1)]))
+        await empty(spool)
+    assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 2
+    assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
+    assert sqlite_store.pending_count(CLUSTER) == 0
+
+
 async def test_mutual_tls_names_the_agent_and_renewed_certificates_need_no_restart(
     sqlite_store: Store, spool: Spool, tmp_path: Path
 ) -> None:
