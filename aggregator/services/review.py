@@ -213,6 +213,12 @@ class Review:
             raise NotFoundError(f"there is no namespace {namespace}")
         return found
 
+    def services(self, caller: Caller, namespace: str) -> list[str]:
+        """Names of a namespace's Services: each is asked about as the union of its backends."""
+        caller.must(Verb.LIST, Resource.LINKS, namespace)
+        cluster = self.question(caller).cluster
+        return sorted(service.name for service in cluster.services if service.namespace == namespace)
+
     def workloads_page(self, caller: Caller, wanted: Wanted, namespace: str = "", span: str = ALL) -> Page[WorkloadRow]:
         """The same, a page of it: what a door asks that shows no more."""
         if namespace:

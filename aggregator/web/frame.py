@@ -17,7 +17,7 @@ from jinja2 import Environment
 from aggregator.errors import ForbiddenError, UnauthenticatedError
 from aggregator.services.authority.caller import Caller, Resource, Verb
 from aggregator.services.deciding.decisions import Deciding
-from aggregator.services.question import WorkloadRef
+from aggregator.services.question import SERVICE_KIND, WorkloadRef
 from aggregator.services.review import Review
 from aggregator.services.spans import ALL
 from aggregator.services.views import StatusView
@@ -151,6 +151,8 @@ class Visit:
             many = len(rows) > MOST_OPTIONS
             for row in () if many else rows:
                 workloads.setdefault(row.kind, []).append(row.name)
+            if not many and (services := self.review.services(self.caller, namespace)):
+                workloads[SERVICE_KIND] = services[:MOST_OPTIONS]
         return {
             "namespaces": known if len(known) <= MOST_OPTIONS else [namespace] * bool(namespace),
             "many_namespaces": len(known) > MOST_OPTIONS,

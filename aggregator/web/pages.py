@@ -4,6 +4,7 @@ Routes parse, ask one service for each part, and render; see saying.py for what 
 """
 
 from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -13,6 +14,7 @@ from aggregator.errors import NotFoundError
 from aggregator.services.keeping.events import WantedEvents
 from aggregator.services.policies.previews import ExportKind
 from aggregator.services.question import WorkloadRef
+from aggregator.services.spans import parse_span
 from aggregator.services.topology_views import fate_of
 from aggregator.services.views import LinkRow, WorkloadRow
 from aggregator.web.frame import VisitDep, allowed
@@ -105,9 +107,14 @@ def go(
     cluster: Annotated[str, Query(max_length=253)] = "",
     find: Annotated[str, Query(max_length=253)] = "",
     find_namespace: Annotated[str, Query(max_length=63, alias="find-namespace")] = "",
+    first: Annotated[str, Query(max_length=20, alias="from")] = "",
+    last: Annotated[str, Query(max_length=20, alias="to")] = "",
 ) -> Response:
     """The scope picker's way: to the page of what was chosen. Another cluster has other namespaces: to its Home."""
     kind, _, name = entity.partition("/")
+    if first or last:  # of a date and time without a zone: UTC, as the labels say
+        visit = replace(visit, span="..".join(f"{at}Z" if at else "" for at in (first, last)))
+        parse_span(visit.span, visit.review.now)
     if cluster not in {"", visit.site.cluster}:
         if cluster not in visit.site.clusters:
             raise NotFoundError("there is no such cluster here")

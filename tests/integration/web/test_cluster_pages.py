@@ -175,3 +175,20 @@ def test_a_long_table_comes_in_portions_and_the_filter_is_the_servers(world: Wor
     proof = web.get(f"/ui/workloads/{SHOP}/Deployment/web/proof?tab=egress").text
     assert "Being proved" not in proof
     assert 'id="proof" hx-swap-oob' in proof
+
+
+def test_the_scope_picker_offers_services_and_a_span_between_two_times(web: TestClient) -> None:
+    page = web.get(EGRESS).text
+    group = re.search(r'<optgroup label="Service">(.*?)</optgroup>', page, re.DOTALL)
+    assert group
+    assert set(re.findall(r'value="Service/([^"]+)"', group[1])) == {"web", "db"}
+    picked = {"namespace": SHOP, "was": SHOP, "entity": "Service/web", "span": "all"}
+    there = web.get("/ui/go", params=picked).headers["location"]
+    assert there == f"/ui/workloads/{SHOP}/Service/web"
+    assert "the union of its backends" in web.get(f"{there}/ingress").text
+    between = web.get("/ui/go", params={**picked, "from": "2026-11-19T00:00", "to": "2026-11-20T11:00"})
+    assert between.headers["location"] == f"{there}?span=2026-11-19T00%3A00Z..2026-11-20T11%3A00Z"
+    seen = web.get(f"{there}/ingress?span=2026-11-19T00%3A00Z..2026-11-20T11%3A00Z")
+    assert seen.status_code == 200
+    assert "2026-11-19 00:00Z to 2026-11-20 11:00Z" in seen.text
+    assert web.get("/ui/go", params={**picked, "from": "2026-11-20T11:00", "to": "2026-11-19T11:00"}).status_code == 422
