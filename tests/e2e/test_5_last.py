@@ -16,6 +16,7 @@ from tests.e2e.world import World
 MINUTES = float(os.environ.get("MINUTES") or 3)
 BETWEEN_KILLS_SECONDS = (6.0, 14.0)
 GROWTH = 1.2  # caches fill; what leaks does not stop there
+AGENTS = "app.kubernetes.io/component=agent"
 RESTART_SECONDS = 2.0  # until a node's service manager has a dead daemon up again
 
 
@@ -34,10 +35,14 @@ def test_soak(world: World, proof: Proof) -> None:
     end = time.monotonic() + MINUTES * 60
     while time.monotonic() < end:
         what = dice.choice(sorted(DEATHS))
-        before = sum(world.written().values())
+        before, restarts = sum(world.written().values()), world.restarts(NAMESPACE, AGENTS)
         DEATHS[what](world)
         kills[what] = kills.get(what, 0) + 1
         if what == "agent":
+            # Until the kubelet has noticed, the dead one still counts as ready.
+            wait_until(
+                lambda restarts=restarts: world.restarts(NAMESPACE, AGENTS) > restarts, "the agent's next start", 120
+            )
             world.wattle.wait_ready()
             unseen += sum(world.written().values()) - before
         time.sleep(dice.uniform(*BETWEEN_KILLS_SECONDS))
@@ -67,7 +72,7 @@ def _first_and_last(samples: list[float]) -> tuple[float, float]:
 
 
 def _kill_agent(world: World) -> None:
-    world.kill(NAMESPACE, "app.kubernetes.io/component=agent", one=True)
+    world.kill(NAMESPACE, AGENTS, one=True)
 
 
 def _kill_aggregator(world: World) -> None:

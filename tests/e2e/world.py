@@ -145,6 +145,11 @@ class World:
             with suppress(OSError):  # it is just being restarted
                 os.kill(self.pid_of(pod), signal.SIGKILL)
 
+    def restarts(self, namespace: str, selector: str) -> int:
+        """How often containers of these pods were started anew, as their kubelets noticed."""
+        statuses = (pod["status"].get("containerStatuses", []) for pod in pods(self.admin, namespace, selector))
+        return sum(status["restartCount"] for found in statuses for status in found)
+
     def wattle_memory(self) -> dict[str, float]:
         """Resident MiB of what runs of Wattle, the agents by their nodes."""
         found = {}

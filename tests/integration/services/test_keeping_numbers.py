@@ -1,6 +1,8 @@
 """What holds is told cluster by cluster: each has a keeper of its own, and all share one page of numbers."""
 
-from datetime import timedelta
+import asyncio
+import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -57,3 +59,27 @@ def test_a_cluster_in_which_nothing_holds_says_nothing_of_another(tmp_path: Path
     assert number("wattle_events_holding", cluster=CALM, kind="new-link") == 0
     assert number("wattle_policy_watches", cluster=BUSY) == 1
     assert number("wattle_policy_watches", cluster=CALM) == 0
+
+
+async def test_a_step_that_waits_is_not_one_that_costs(tmp_path: Path) -> None:
+    """On a busy machine each takes seconds: the next must not be minutes away. By the time it took it would be 50 s."""
+    url = f"sqlite:///{tmp_path / 'wattle.db'}"
+    migrate(url)
+    store = open_store(url)
+    steps = asyncio.Queue[None]()
+    loop = asyncio.get_running_loop()
+
+    def slow(_now: datetime) -> None:
+        time.sleep(1)
+        loop.call_soon_threadsafe(steps.put_nowait, None)
+
+    made = Keeper(
+        store=store, events=EventLog(store.engine), cluster=BUSY, leading={"slow": slow}, interval_seconds=0.01
+    )
+    running = asyncio.create_task(made.run())
+    async with asyncio.timeout(30):
+        for _ in range(2):
+            await steps.get()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    store.close()
