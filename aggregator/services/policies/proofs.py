@@ -19,7 +19,7 @@ from aggregator.policy.certify import SecondEvaluator, certify
 from aggregator.services.question import Question
 
 MOST_KEPT = 256
-QUICK_LINKS = 250  # a proof of so many links takes less time than a person notices
+QUICK_LINKS = 100  # a proof of so many links takes less time than a person notices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
