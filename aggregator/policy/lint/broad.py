@@ -163,6 +163,6 @@ def _finding(broad: BroadRule, aspect: str, message: str) -> Finding:
         code=Code.OVER_BROAD,
         severity=Severity.WARNING if aspect in {"any-peer", "world"} else Severity.INFO,
         subject=f"{broad.rule}:{aspect}",
-        message=f"{message}; score {broad.score}, {pairs} of workloads, {broad.observed} of them seen",
+        message=f"{message}: {pairs} of workloads may talk, {broad.observed} were seen to (breadth {broad.score})",
         way_out="name the peers and ports that are needed",
     )
