@@ -61,7 +61,7 @@ def not_enforced(world: World) -> dict[str, dict[str, Any]]:
 
 
 def judged_links(world: World, verdict: str) -> float:
-    return world.wattle.metrics().get(f'wattle_enforcement_links{{verdict="{verdict}"}}', 0)
+    return world.wattle.metrics().get(f'wattle_enforcement_links{{cluster="e2e",verdict="{verdict}"}}', 0)
 
 
 def attempt(world: World) -> bool:
