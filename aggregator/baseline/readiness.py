@@ -145,7 +145,8 @@ def _unseen(history: History) -> Reason:
         return Reason(criterion=Criterion.UNSEEN, text="nothing seen to judge by", share=0.0)
     unseen = singles / sightings
     share = f"{100 * unseen:.0f}" if unseen in {0, 1} else f"{100 * unseen:.1f}"
-    text = f"about {share} % of what it does may be unseen ({singles} of {sightings} daily sightings are a link's only)"
+    counted = f"{singles} of {sightings} daily sightings are the only one of their link"
+    text = f"about {share} % of what it does may be unseen ({counted})"
     return Reason(
         criterion=Criterion.UNSEEN, text=text, share=1.0 if unseen <= WANTED_UNSEEN else WANTED_UNSEEN / unseen
     )

@@ -68,13 +68,12 @@ def explain_direction(
         direction=direction, subject=end.pod, other=other, connection=connection, cluster=cluster, profile=profile
     )
     # 2. The admin tier is asked first, then NetworkPolicies, then the baseline tier; whoever decides, decides.
+    native = [policy for policy in policies if isinstance(policy, NetworkPolicy) and selects(policy, view)]
     if all(isinstance(policy, NetworkPolicy) for policy in policies):  # most clusters: there are no tiers to ask
-        native = [policy for policy in policies if isinstance(policy, NetworkPolicy) and selects(policy, view)]
         return explain_native(native, view) if native else default_allow(direction)
     admin = [policy for policy in policies if isinstance(policy, AdminPolicy)]
     baseline = asked([policy for policy in admin if policy.tier is Tier.BASELINE], view)
     foreign = [policy for policy in policies if isinstance(policy, ForeignPolicy) and foreign_selects(policy, view)]
-    native = [policy for policy in policies if isinstance(policy, NetworkPolicy) and selects(policy, view)]
     below = explain_native(native, view) if native else layered(baseline, default_allow(direction), direction)
     said = layered(asked([policy for policy in admin if policy.tier is Tier.ADMIN], view), below, direction)
     return _clouded(said, foreign) if foreign else said

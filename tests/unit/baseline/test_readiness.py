@@ -27,7 +27,7 @@ WELL_KNOWN = History(
 def test_a_workload_long_known_is_ready() -> None:
     found = readiness(WELL_KNOWN, NOW)
     assert (found.state, found.score) == (State.READY, 1.0)
-    assert found.text.startswith("watched for 30 full days; no new link for 29 days; about 0.0% of sightings")
+    assert found.text.startswith("watched for 30 full days; no new link for 29 days; about 0 % of what")
 
 
 def test_nothing_recorded_is_learning_with_a_reason() -> None:
@@ -41,7 +41,10 @@ def test_nothing_recorded_is_learning_with_a_reason() -> None:
     [
         ({"since": days_ago(2)}, "watched for 2 full days of the 7 that are asked for"),
         ({"links": (*WELL_KNOWN.links, LinkHistory(first_seen=days_ago(0.5), days=30))}, "1 new link in the last day"),
-        ({"links": tuple(LinkHistory(first_seen=days_ago(9), days=1) for _ in range(3))}, "about 100.0% of sightings"),
+        (
+            {"links": tuple(LinkHistory(first_seen=days_ago(9), days=1) for _ in range(3))},
+            "about 100 % of what it does may be unseen (3 of 3",
+        ),
         ({"lost": 12}, "12 flow records lost in the last day"),
         (
             {"cron_jobs": (CronJobHistory(name="backup", schedule="0 3 1 * *", runs=0),)},
