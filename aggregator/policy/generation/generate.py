@@ -9,6 +9,8 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+
 from aggregator.model.cluster import ClusterSnapshot
 from aggregator.model.decision import Choice, Decisions, GeneralRule
 from aggregator.model.finding import Finding
@@ -278,16 +280,17 @@ def _merged(rows: Sequence[ObservedLink], facts: Facts) -> Iterator[Row]:
         (src.rank * count + dst.rank) << PORT_CODE_BITS | code(row.link.protocol, row.link.port)
         for row, (src, dst) in zip(rows, ends, strict=True)
     ]
+    ports = (1 << PORT_CODE_BITS) - 1
     last, best = -1, -1
-    for number in sorted(range(len(keys)), key=keys.__getitem__):
+    for number in np.argsort(np.array(keys, dtype=np.int64), kind="stable").tolist():
         if keys[number] != last:
             if best >= 0:
-                yield rows[best], *ends[best]
+                yield rows[best], *ends[best], last & ports
             last, best = keys[number], number
         elif _weight(rows[number]) > _weight(rows[best]):
             best = number
     if best >= 0:
-        yield rows[best], *ends[best]
+        yield rows[best], *ends[best], last & ports
 
 
 def _weight(row: ObservedLink) -> tuple[bool, bool, bool, int, str]:

@@ -20,9 +20,9 @@ from aggregator.policy.generation.addresses import Addresses, edges_of
 from aggregator.policy.generation.dns import DNS_PORT, ClusterDNS
 from aggregator.policy.generation.facts import EndFacts, Facts, Judged
 from aggregator.policy.generation.peers import Peers
-from aggregator.policy.generation.ports import code, one
+from aggregator.policy.generation.ports import one
 
-Row = tuple[ObservedLink, EndFacts, EndFacts]
+Row = tuple[ObservedLink, EndFacts, EndFacts, int]  # the last is the code of its protocol and port
 Base = tuple[bool, Reason, str]  # taken?, why, and a detail in words
 
 
@@ -74,11 +74,10 @@ class Rows:
                 row.included, row.reason, row.detail = True, Reason.DNS, "TCP beside UDP"
         return judged
 
-    def judge(self, observed: ObservedLink, src: EndFacts, dst: EndFacts) -> Judged:
+    def judge(self, observed: ObservedLink, src: EndFacts, dst: EndFacts, number: int) -> Judged:
         if src.by_rows and dst.by_rows and observed.established and not self._choices and not self._ranged:
             if observed.evidence.confidence is Confidence.HIGH:  # most links are like this one
-                link = observed.link
-                ports = one(code(link.protocol, link.port)) if link.port != DNS_PORT else None
+                ports = one(number) if number & 0xFFFF != DNS_PORT else None
                 return Judged(observed, src, dst, included=True, reason=Reason.OBSERVED, ports=ports)
             return Judged(observed, src, dst, included=False, reason=Reason.LOW_CONFIDENCE)
         included, reason, detail = self._judged(observed, src, dst)
