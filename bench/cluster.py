@@ -68,7 +68,7 @@ def pod_json(number: int) -> str:
         "kind": "Pod",
         "metadata": {
             "name": f"{app}-7f9c6d5b8-{number:05x}",
-            "namespace": f"team-{number % 50}",
+            "namespace": f"team-{number // 10 % 50}",  # all ten pods of a ReplicaSet in its own namespace
             "uid": f"{number:08x}-0000-4000-8000-000000000000",
             "resourceVersion": str(number),
             "creationTimestamp": STARTED,
@@ -126,7 +126,7 @@ def replica_set(app: str, namespace: str) -> dict[str, Any]:
 def empty_view(count: int) -> ClusterView:
     view = ClusterView("bench")
     for number in range(0, count, 10):
-        view.apply("ReplicaSet", replica_set(f"app-{number // 10}", f"team-{number % 50}"), at=0)
+        view.apply("ReplicaSet", replica_set(f"app-{number // 10}", f"team-{number // 10 % 50}"), at=0)
     return view
 
 
