@@ -7,6 +7,7 @@ memory: a large cluster repeats the same few of them (the client's own models co
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any, NamedTuple, TypeVar
 
@@ -184,7 +185,13 @@ def labels_of(mapping: Mapping[str, Any] | None) -> Labels:
     """Sorted pairs, kept once. A null value is an empty label."""
     if not mapping:
         return ()
-    return keep(tuple(sorted((keep(str(k)), keep("" if v is None else str(v))) for k, v in mapping.items())))
+    return _labels(tuple([(str(k), "" if v is None else str(v)) for k, v in mapping.items()]))
+
+
+@lru_cache(maxsize=1 << 14)
+def _labels(said: tuple[tuple[str, str], ...]) -> Labels:
+    """The pairs as they were said, in order: those of a workload's pods are said alike."""
+    return keep(tuple(sorted((keep(key), keep(value)) for key, value in said)))
 
 
 def controller_of(metadata: Raw) -> OwnerRef | None:
@@ -233,14 +240,25 @@ def container_ports(spec: Raw) -> tuple[ContainerPort, ...]:
     """Ports of containers and of restartable init containers (sidecars); NP-26."""
     containers = list(spec.get("containers") or ())
     containers.extend(i for i in spec.get("initContainers") or () if i.get("restartPolicy") == "Always")
-    found = []
-    for container in containers:
-        for entry in container.get("ports") or ():
-            protocol = protocol_of(entry.get("protocol"))
-            number = entry.get("containerPort")
-            if protocol is not None and isinstance(number, int):
-                name = keep(str(entry.get("name") or ""))
-                found.append(ContainerPort(name=name, port=number, protocol=protocol))
+    said = tuple(
+        [
+            (str(entry.get("name") or ""), number, str(entry.get("protocol") or "TCP"))
+            for container in containers
+            for entry in container.get("ports") or ()
+            if isinstance(number := entry.get("containerPort"), int)
+        ]
+    )
+    return _ports(said) if said else ()
+
+
+@lru_cache(maxsize=1 << 14)
+def _ports(said: tuple[tuple[str, int, str], ...]) -> tuple[ContainerPort, ...]:
+    """Names, numbers and protocols as ports: a large cluster says the same few over and over."""
+    found = [
+        ContainerPort(name=keep(name), port=number, protocol=protocol)
+        for name, number, text in said
+        if (protocol := protocol_of(text)) is not None
+    ]
     return keep(tuple(found)) if found else ()
 
 
