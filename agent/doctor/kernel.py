@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OLDEST: Final = (5, 8)
 COUNTS_CONNECTED_UDP: Final = (6, 3)
+MAINLINE_PARANOID: Final = 2
 
 
 def check_kernel(release: str) -> Finding:
@@ -58,3 +59,18 @@ def check_lockdown(file: Path) -> Finding:
             "boot with lockdown=integrity or none",
         )
     return well("lockdown", mode)
+
+
+def check_perf_events(file: Path) -> Finding:
+    """Debian's kernels know a level 3, at which kprobes ask for more than CAP_PERFMON (mainline's highest is 2)."""
+    try:
+        level = int(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return well("perf events", "this kernel shows no limit")
+    if level > MAINLINE_PARANOID:
+        return poor(
+            "perf events",
+            f"kernel.perf_event_paranoid is {level}: kprobes are refused to an agent with capabilities alone",
+            "sysctl -w kernel.perf_event_paranoid=2 gives them; without them it takes tracepoints and cgroup hooks",
+        )
+    return well("perf events", f"kernel.perf_event_paranoid is {level}")

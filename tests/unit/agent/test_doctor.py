@@ -14,7 +14,7 @@ from agent.config import AgentConfig, read_config
 from agent.doctor.clock import STA_UNSYNC, check_clock
 from agent.doctor.door import check_door, check_token
 from agent.doctor.finding import Finding, State, lines
-from agent.doctor.kernel import check_btf, check_kernel, check_lockdown
+from agent.doctor.kernel import check_btf, check_kernel, check_lockdown, check_perf_events
 from agent.doctor.rights import check_capabilities, check_places
 from tests.certificates import Authority
 
@@ -56,6 +56,19 @@ def test_btf(tmp_path: Path) -> None:
 def test_lockdown(tmp_path: Path, text: str, state: State) -> None:
     (tmp_path / "lockdown").write_text(text)
     assert check_lockdown(tmp_path / "lockdown").state is state
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [("3\n", State.POOR), ("4\n", State.POOR), ("2\n", State.WELL), ("-1\n", State.WELL), ("what", State.WELL)],
+)
+def test_perf_events_that_a_distribution_keeps_to_itself(tmp_path: Path, text: str, state: State) -> None:
+    file = tmp_path / "perf_event_paranoid"
+    assert check_perf_events(file).state is State.WELL, "a kernel without the file has no such rule"
+    file.write_text(text)
+    found = check_perf_events(file)
+    assert found.state is state
+    assert ("sysctl" in found.way_out) == (state is State.POOR)
 
 
 def test_capabilities(tmp_path: Path) -> None:
