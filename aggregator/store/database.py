@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError
 
 from aggregator.errors import ConfigurationError
@@ -42,6 +43,7 @@ def open_engine(url: str) -> Engine:
                 pool_size=POOL_CONNECTIONS,
                 connect_args={"connect_timeout": 5, "application_name": "wattle"},
             )
+            event.listen(engine, "connect", _no_jit)
             event.listen(engine, "begin", _bound_write)
             return engine
         case other:
@@ -75,6 +77,16 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("wattle_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _no_jit(connection: DBAPIConnection, _record: object) -> None:
+    """Questions here take milliseconds; compiling them, which large tables talk the planner into, takes longer."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SET jit = off")
+    finally:
+        cursor.close()
+    connection.commit()
 
 
 def _bound_write(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, select, union
 from sqlalchemy.sql import func
 
 from aggregator.model.link import Confidence, Evidence, Link, ObservedLink, Side
@@ -64,19 +64,7 @@ class LinkReader:
     def links(self, connection: Connection, scope: Scope, span: Span | None, now: datetime) -> list[ObservedLink]:
         in_scope = _in_scope(scope)
         sums = {row.link_id: row for row in connection.execute(self._sums(scope, span, now, in_scope))}
-        attempt = schema.link_attempt
-        attempts: dict[int, int] = {
-            row.link_id: int(row.attempts)
-            for row in connection.execute(
-                _narrowed(
-                    select(attempt.c.link_id, func.sum(attempt.c.attempts).label("attempts")),
-                    attempt,
-                    scope,
-                    span,
-                    COARSE_MINUTES,
-                ).group_by(attempt.c.link_id)
-            )
-        }
+        attempts = {row.link_id: int(row.attempts) for row in connection.execute(self._attempts(scope, span, in_scope))}
         evidence = self._evidence(connection, scope, in_scope)
         observed = []
         for row in connection.execute(select(schema.link).where(in_scope)):
@@ -127,9 +115,13 @@ class LinkReader:
             table.c.link_id, *(func.sum(table.c[counter]).label(counter) for counter in schema.COUNTERS)
         )
         statement = _narrowed(statement, table, scope, span, minutes)
-        if scope.workload is not None or scope.namespace is not None:
-            statement = statement.where(table.c.link_id.in_(select(schema.link.c.link_id).where(in_scope)))
-        return statement.group_by(table.c.link_id)
+        return _of_links(statement, table, scope, in_scope).group_by(table.c.link_id)
+
+    def _attempts(self, scope: Scope, span: Span | None, in_scope: ColumnElement[bool]) -> Select[Any]:
+        table = schema.link_attempt
+        statement: Select[Any] = select(table.c.link_id, func.sum(table.c.attempts).label("attempts"))
+        statement = _narrowed(statement, table, scope, span, COARSE_MINUTES)
+        return _of_links(statement, table, scope, in_scope).group_by(table.c.link_id)
 
     def _evidence(
         self, connection: Connection, scope: Scope, in_scope: ColumnElement[bool]
@@ -138,8 +130,7 @@ class LinkReader:
         statement = select(table.c.link_id, table.c.kind, table.c.value).where(
             table.c.cluster_id == cluster_id_of(scope.cluster)
         )
-        if scope.workload is not None or scope.namespace is not None:
-            statement = statement.where(table.c.link_id.in_(select(schema.link.c.link_id).where(in_scope)))
+        statement = _of_links(statement, table, scope, in_scope)
         found: dict[int, dict[EvidenceKind, list[str]]] = defaultdict(lambda: defaultdict(list))
         for row in connection.execute(statement):
             found[row.link_id][EvidenceKind(row.kind)].append(row.value)
@@ -154,21 +145,30 @@ class LinkReader:
 
 
 def _in_scope(scope: Scope) -> ColumnElement[bool]:
+    """By either end: two looks into an index and their union, where an OR would have every link of the cluster read."""
     table = schema.link
     in_cluster = table.c.cluster_id == cluster_id_of(scope.cluster)
-    if scope.workload is not None:
-        return and_(in_cluster, or_(*(_is_workload(table, end, scope.workload) for end in ("src", "dst"))))
-    if scope.namespace is not None:
-        return and_(in_cluster, or_(table.c.src_namespace == scope.namespace, table.c.dst_namespace == scope.namespace))
-    return in_cluster
+    if scope.workload is None and scope.namespace is None:
+        return in_cluster
+    ends = (select(table.c.link_id).where(in_cluster, _ends_in(table, end, scope)) for end in ("src", "dst"))
+    return and_(in_cluster, table.c.link_id.in_(union(*ends)))
 
 
-def _is_workload(table: Table, end: str, workload: Workload) -> ColumnElement[bool]:
+def _ends_in(table: Table, end: str, scope: Scope) -> ColumnElement[bool]:
+    if scope.workload is None:
+        return table.c[f"{end}_namespace"] == scope.namespace
     return and_(
-        table.c[f"{end}_namespace"] == workload.namespace,
-        table.c[f"{end}_name"] == workload.name,
-        table.c[f"{end}_kind"] == workload.kind,
+        table.c[f"{end}_namespace"] == scope.workload.namespace,
+        table.c[f"{end}_name"] == scope.workload.name,
+        table.c[f"{end}_kind"] == scope.workload.kind,
     )
+
+
+def _of_links(statement: Select[Any], table: Table, scope: Scope, in_scope: ColumnElement[bool]) -> Select[Any]:
+    """Of a workload's or a namespace's links alone; a whole cluster needs no such look."""
+    if scope.workload is None and scope.namespace is None:
+        return statement
+    return statement.where(table.c.link_id.in_(select(schema.link.c.link_id).where(in_scope)))
 
 
 def _narrowed(statement: Select[Any], table: Table, scope: Scope, span: Span | None, minutes: int) -> Select[Any]:
