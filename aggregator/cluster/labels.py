@@ -7,6 +7,7 @@ generated label (a hash, an index, a Job's name) never makes two sets of one, so
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from aggregator.cluster.reduce import keep
 from aggregator.model.cluster import Labels
@@ -25,12 +26,18 @@ class Worn:
     last: float
 
 
+@lru_cache(maxsize=1 << 14)
+def _lasting(labels: Labels) -> Labels:
+    """Without those that are generated anew with each pod or rollout."""
+    return keep(tuple(pair for pair in labels if classify_key(pair[0]) is not LabelClass.GENERATED))
+
+
 @dataclass(slots=True)
 class LabelHistory:
     worn: dict[Workload, dict[Labels, Worn]] = field(default_factory=dict)
 
     def see(self, workload: Workload, labels: Labels, at: float) -> None:
-        lasting = keep(tuple(pair for pair in labels if classify_key(pair[0]) is not LabelClass.GENERATED))
+        lasting = _lasting(labels)
         sets = self.worn.setdefault(workload, {})
         known = sets.get(lasting)
         if known is not None:

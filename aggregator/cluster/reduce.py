@@ -200,7 +200,12 @@ def controller_of(metadata: Raw) -> OwnerRef | None:
     chosen = next((r for r in references if r.get("controller")), references[0] if len(references) == 1 else None)
     if chosen is None:
         return None
-    return keep(OwnerRef(keep(str(chosen["kind"])), str(chosen["name"]), str(chosen.get("uid", ""))))
+    return _owner(str(chosen["kind"]), str(chosen["name"]), str(chosen.get("uid", "")))
+
+
+@lru_cache(maxsize=1 << 14)
+def _owner(kind: str, name: str, uid: str) -> OwnerRef:
+    return keep(OwnerRef(keep(kind), name, uid))
 
 
 def protocol_of(value: object) -> Protocol | None:
