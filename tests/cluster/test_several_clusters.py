@@ -182,7 +182,9 @@ async def test_two_agents_with_the_same_addresses_are_never_mixed(
     with aggregator(east, west, tmp_path) as (http, ingest, ca_file):
         for one in (east, west):
             async with agent(ingest, ca_file, tmp_path / one.name, one.name) as (spool, _):
-                spool.append(batch_of([Flow(pod_uid=one.client_uid, remote=SERVER_IP, port=8080, count=3)]))
+                flow = Flow(pod_uid=one.client_uid, remote=SERVER_IP, port=8080, count=3)
+                # Of the last second: one of five seconds ago may be older than the pods, and is then nobody's.
+                spool.append(batch_of([flow], seconds=1))
                 await until(lambda spool=spool: spool.waiting_batches == 0)
         for one, other in ((east, west), (west, east)):
 
