@@ -313,9 +313,11 @@ class Review:
         """Of every namespace that the caller sees, each proved for itself."""
         parts = []
         for name in (row.name for row in self.namespaces(caller)):
-            plan = asdict(self.plan(caller, name, span=span))
-            export = asdict(self.export(caller, name, kind, span=span)) if plan["steps"] else {}
-            parts.append(Part(namespace=name, export=export, plan=plan))
+            asked = self._asked(caller, name, span)
+            proved = self._proved(asked)
+            plan = plan_view(asked.question, proved, scope=name)
+            export = asdict(export_view(asked.question, proved, kind, scope=name)) if plan.steps else {}
+            parts.append(Part(namespace=name, export=export, plan=asdict(plan)))
         files = bundle_files(parts, kind)
         return BundleView(
             kind=kind,

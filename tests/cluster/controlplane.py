@@ -264,6 +264,16 @@ class ControlPlane:
         return found
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """By asking; by force when it has not gone after half a minute."""
+    process.terminate()
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def _make_pki(folder: Path) -> None:
     folder.mkdir()
 

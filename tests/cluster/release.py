@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.cluster.controlplane import Admin, ControlPlane, free_port, random_name, wait_until
+from tests.cluster.controlplane import Admin, ControlPlane, end, free_port, random_name, wait_until
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "deploy" / "helm" / "wattle"
@@ -106,9 +106,4 @@ def released_aggregator(
         wait_until(ready, "the aggregator's readiness", seconds=60)
         yield told, log
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

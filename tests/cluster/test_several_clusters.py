@@ -19,7 +19,7 @@ from agent.spool import Spool, SpoolLimits
 from agent.stream import FlowLinkStream, StreamConfig, TokenTls
 from tests.certificates import Authority
 from tests.cluster.conftest import a_cluster, create_namespace
-from tests.cluster.controlplane import Admin, ControlPlane, free_port, random_name, wait_until
+from tests.cluster.controlplane import Admin, ControlPlane, end, free_port, random_name, wait_until
 from tests.cluster.kubelet import pod_spec, stamp
 from tests.demo import ROOT
 from tests.flowlink import Flow, batch_of, until
@@ -132,12 +132,7 @@ def aggregator(home: Town, other: Town, folder: Path) -> Iterator[tuple[str, str
         yield http, ingest, authority.ca_file
         assert "Traceback" not in log.read_text()
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def ask(http: str, about: Town, what: str, *, token: str = "") -> Any:

@@ -20,6 +20,7 @@ from tests.integration.services.world import (
     NOW,
     Seen,
     World,
+    api_server_objects,
     build,
     controller,
     dns_objects,
@@ -128,22 +129,7 @@ def announced() -> list[dict[str, Any]]:
                 {"name": "a", "clientConfig": {"service": {"namespace": SHOP, "name": "javaapp", "port": 80}}}
             ],
         },
-        {
-            "kind": "Service",
-            "metadata": {"name": "kubernetes", "namespace": "default"},
-            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
-        },
-        {
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": "kubernetes",
-                "namespace": "default",
-                "labels": {"kubernetes.io/service-name": "kubernetes"},
-            },
-            "addressType": "IPv4",
-            "endpoints": [{"addresses": ["192.0.2.1"]}],
-            "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
-        },
+        *api_server_objects(),
     ]
 
 

@@ -77,7 +77,7 @@ class Rows:
     def judge(self, observed: ObservedLink, src: EndFacts, dst: EndFacts, number: int) -> Judged:
         if src.by_rows and dst.by_rows and observed.established and not self._choices and not self._ranged:
             if observed.evidence.confidence is Confidence.HIGH:  # most links are like this one
-                ports = one(number) if number & 0xFFFF != DNS_PORT else None
+                ports = one(number) if observed.link.port != DNS_PORT else None
                 return Judged(observed, src, dst, included=True, reason=Reason.OBSERVED, ports=ports)
             return Judged(observed, src, dst, included=False, reason=Reason.LOW_CONFIDENCE)
         included, reason, detail = self._judged(observed, src, dst)

@@ -61,11 +61,12 @@ def _view(
     match policy:
         case AdminPolicy():
             evaluated, standing = _admin(policy, profile)
-            namespace, words = "", text(describe_admin(policy, cluster))
+            namespace, words = "", text(describe_admin(policy, cluster)) if told else ""
             directions: Iterable[Direction] = (direction for direction in Direction if policy.rules(direction))
         case ForeignPolicy():
             evaluated, standing = False, _NOT_COUNTED
-            namespace, words, directions = policy.namespace, text(describe_foreign(policy)), policy.directions
+            namespace, words = policy.namespace, text(describe_foreign(policy)) if told else ""
+            directions = policy.directions
         case _:
             assert_never(policy)
     return OtherPolicyView(
@@ -75,7 +76,7 @@ def _view(
         directions=[direction.value for direction in sorted(directions, key=lambda known: known.value, reverse=True)],
         evaluated=evaluated,
         standing=standing,
-        words=words if told else "",
+        words=words,
     )
 
 

@@ -17,13 +17,9 @@ from aggregator.services.authority.caller import Caller, Everything
 from tests.integration.api.tokens import Tokens
 from tests.integration.services.world import (
     SHOP,
-    SHOP_LINKS,
     WEB,
     World,
-    build,
-    dns_objects,
-    everything,
-    shop_objects,
+    home_and_west,
 )
 from wattle.v1 import query_pb2, query_pb2_grpc
 
@@ -47,13 +43,8 @@ class WestTokens:
 
 @pytest.fixture
 def worlds(tmp_path: Path) -> Iterator[tuple[World, World]]:
-    for name in ("home", "west"):
-        (tmp_path / name).mkdir()
-    home = everything(tmp_path / "home")
-    west = build(tmp_path / "west", [*dns_objects(), *shop_objects()], SHOP_LINKS[:2])
-    yield home, west
-    home.close()
-    west.close()
+    with home_and_west(tmp_path) as both:
+        yield both
 
 
 @pytest.fixture

@@ -8,7 +8,15 @@ from aggregator.services.authority.caller import developer
 from aggregator.services.deciding.decisions import ANY
 from aggregator.services.question import WorkloadRef
 from tests.integration.services.test_deciding import editor_of
-from tests.integration.services.world import OTHER, SHOP, World, dns_objects, other_objects, shop_objects
+from tests.integration.services.world import (
+    OTHER,
+    SHOP,
+    World,
+    api_server_objects,
+    dns_objects,
+    other_objects,
+    shop_objects,
+)
 
 ME = developer()
 WEB_REF = WorkloadRef(namespace=SHOP, kind="Deployment", name="web")
@@ -21,29 +29,11 @@ HOOK = {
         {"name": "b", "clientConfig": {"service": {"namespace": OTHER, "name": "books", "port": 7000}}},
     ],
 }
-API_SERVER = [
-    {
-        "kind": "Service",
-        "metadata": {"name": "kubernetes", "namespace": "default"},
-        "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
-    },
-    {
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["192.0.2.1"]}],
-        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
-    },
-]
 
 
 @pytest.fixture
 def hooked(world: World) -> World:
-    world.show([*dns_objects(), *shop_objects(), *other_objects(), *API_SERVER, HOOK])
+    world.show([*dns_objects(), *shop_objects(), *other_objects(), *api_server_objects(), HOOK])
     return world
 
 

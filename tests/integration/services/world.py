@@ -1,6 +1,7 @@
 """A small shop in two namespaces, recorded in a real SQLite file and shown by plain manifests in a real directory."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -207,6 +208,28 @@ def dns_objects() -> list[dict[str, Any]]:
     ]
 
 
+def api_server_objects() -> list[dict[str, Any]]:
+    """The API server as a Service with one endpoint, on a node."""
+    return [
+        {
+            "kind": "Service",
+            "metadata": {"name": "kubernetes", "namespace": "default"},
+            "spec": {"clusterIP": "10.96.0.1", "ports": [{"name": "https", "port": 443, "targetPort": 6443}]},
+        },
+        {
+            "kind": "EndpointSlice",
+            "metadata": {
+                "name": "kubernetes",
+                "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "kubernetes"},
+            },
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.1"]}],
+            "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+        },
+    ]
+
+
 def shop_objects() -> list[dict[str, Any]]:
     return [
         namespace(SHOP),
@@ -388,6 +411,18 @@ def everything(directory: Path) -> World:
         [*dns_objects(), *shop_objects(), *other_objects()],
         [*SHOP_LINKS, *CROSSING_LINKS, *OTHER_LINKS],
     )
+
+
+@contextmanager
+def home_and_west(directory: Path) -> Iterator[tuple[World, World]]:
+    """Two clusters: everything in the one, in the other the shop alone with two of its links."""
+    for name in ("home", "west"):
+        (directory / name).mkdir()
+    home = everything(directory / "home")
+    west = build(directory / "west", [*dns_objects(), *shop_objects()], SHOP_LINKS[:2])
+    yield home, west
+    home.close()
+    west.close()
 
 
 def new_link_event(found: Link) -> Event:

@@ -12,7 +12,7 @@ from aggregator.api.rest import Development, create_api
 from aggregator.web.site import add_web
 from tests.integration.api.test_several_clusters import WestTokens
 from tests.integration.api.tokens import Tokens
-from tests.integration.services.world import SHOP_LINKS, World, build, dns_objects, everything, shop_objects
+from tests.integration.services.world import World, home_and_west
 
 HOME, WEST = "/ui", "/ui/clusters/west"
 EGRESS = "/workloads/shop/Deployment/web/egress"
@@ -20,13 +20,8 @@ EGRESS = "/workloads/shop/Deployment/web/egress"
 
 @pytest.fixture
 def worlds(tmp_path: Path) -> Iterator[tuple[World, World]]:
-    for name in ("home", "west"):
-        (tmp_path / name).mkdir()
-    home = everything(tmp_path / "home")
-    west = build(tmp_path / "west", [*dns_objects(), *shop_objects()], SHOP_LINKS[:2])
-    yield home, west
-    home.close()
-    west.close()
+    with home_and_west(tmp_path) as both:
+        yield both
 
 
 @pytest.fixture
