@@ -81,6 +81,18 @@ class Timeline(Generic[K]):
         late = [s for s in self.spans if s.until < moment <= s.until + grace_seconds]
         return [max(late, key=lambda s: s.until).key] if late else []
 
+    def around(self, moment: float, seconds: float) -> list[K]:
+        """Who may have had it within `seconds` before or after."""
+        return [s.key for s in self.spans if s.since - seconds <= moment <= s.until + seconds]
+
+    def holds_around(self, moment: float, seconds: float) -> tuple[float, float]:
+        """The bounds around `moment` between which the answer of `around` cannot change."""
+        edges = [edge for s in self.spans for edge in (s.since - seconds, s.until + seconds)]
+        return (
+            max((e for e in edges if e <= moment), default=NEVER),
+            min((e for e in edges if e > moment), default=FOREVER),
+        )
+
     def holds(self, moment: float, grace_seconds: float) -> tuple[float, float]:
         """The bounds around `moment` between which the answer of `at` cannot change."""
         edges = [edge for s in self.spans for edge in (s.since, s.until, s.until + grace_seconds)]

@@ -5,7 +5,7 @@ only when it is the single candidate at that time; several candidates, a view th
 yet are NotYet, whose fallback carries the raw address and never somebody's name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ FRESH_SECONDS = 5.0
 # Where the peer is about to let go, or had not been seen with its address yet, the status of the pod that had it after,
 # or before, may reach the API this much later than the flow.
 LETTING_GO_SECONDS = 5.0
+# A node may follow a Service's endpoints this much later, or earlier, than the view.
+BACKENDS_LAG_SECONDS = 30.0
+WITHOUT_BACKENDS = "service-without-backends"
 _MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
 
 
@@ -253,11 +256,25 @@ class _Question:
     # ---- Services ---------------------------------------------------------------------------------------------------
 
     def _behind(self, key: ServiceKey, chosen: Callable[[ServicePort], bool]) -> _End | _Unknown:
-        """What stood behind a Service's port. Several workloads are no answer: the server's own report will tell."""
+        """What stood behind a Service's port. Several workloads are no answer: the server's own report will tell.
+
+        Where nothing did, it is what stood there shortly before and after, if that is one: the node that translated
+        the address follows the same objects in its own time, while every pod is being replaced at once, for one.
+        """
+        timeline = self._history.services.get(key)
+        found = self._behind_states(key, chosen, self._states(timeline))
+        if timeline is None or not isinstance(found, _Unknown) or found.reason != WITHOUT_BACKENDS:
+            return found
+        self._narrow_to(timeline.holds_around(self._moment, BACKENDS_LAG_SECONDS))
+        return self._behind_states(key, chosen, timeline.around(self._moment, BACKENDS_LAG_SECONDS))
+
+    def _behind_states(
+        self, key: ServiceKey, chosen: Callable[[ServicePort], bool], states: Sequence[ServiceState]
+    ) -> _End | _Unknown:
         flow, service = self._flow, ""
         found: set[tuple[LinkEnd, int]] = set()
         pods: set[str] = set()
-        for state in self._states(self._history.services.get(key)):
+        for state in states:
             for port in state.ports:
                 if port.protocol is not flow.protocol or not chosen(port):
                     continue
@@ -274,7 +291,7 @@ class _Question:
             return _Unknown("service-has-no-such-port")
         match list(found):
             case []:
-                return _Unknown("service-without-backends")
+                return _Unknown(WITHOUT_BACKENDS)
             case [(other, number)]:
                 return _End(other, pod=pods.pop() if len(pods) == 1 else "", service=service, port=number)
             case _:
@@ -333,8 +350,10 @@ class _Question:
         return timeline.at(self._moment, self._history.grace_seconds)
 
     def _narrow(self, timeline: Timeline[K]) -> None:
-        since, until = timeline.holds(self._moment, self._history.grace_seconds)
-        self._since, self._until = max(self._since, since), min(self._until, until)
+        self._narrow_to(timeline.holds(self._moment, self._history.grace_seconds))
+
+    def _narrow_to(self, bounds: tuple[float, float]) -> None:
+        self._since, self._until = max(self._since, bounds[0]), min(self._until, bounds[1])
 
 
 def _backends_of(state: ServiceState, port: ServicePort) -> list[ServiceBackend]:

@@ -156,6 +156,48 @@ def test_a_service_without_selector_and_without_slices_has_nobody_behind_it() ->
     assert answer.reason == "service-without-backends"
 
 
+def restarted(*ready: str, after_seconds: int = 10) -> ClusterView:
+    """Every pod behind the Service is replaced at once: from noon on, nobody is ready for a while."""
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    for seconds, ips in ((0, ()), (after_seconds, ready)):
+        at = (NOON + timedelta(seconds=seconds)).timestamp()
+        where.confirmed = at
+        where.apply("EndpointSlice", objects.endpoint_slice("api", HTTP_BEHIND, list(ips)), at=at)
+    where.confirmed = FOREVER
+    return where
+
+
+def test_a_service_that_nobody_is_behind_for_a_moment_is_what_stood_there_before_and_after() -> None:
+    where, five = restarted("10.244.2.6"), timedelta(seconds=5)
+    assert link(resolve(where, flow("10.96.0.10", 80), NOON + five)) == (workload("web"), workload("api"), 8080)
+
+
+def test_a_service_that_somebody_else_is_behind_afterwards_is_not_guessed() -> None:
+    answer = resolve(restarted("10.244.2.9"), flow("10.96.0.10", 80), NOON + timedelta(seconds=5))
+    assert isinstance(answer, NotYet)
+    assert answer.reason == "service-backends-differ"
+
+
+def test_a_service_that_nobody_is_behind_for_long_is_nobody() -> None:
+    where = restarted()
+    for seconds, reason in ((29, ""), (32, "service-without-backends")):
+        answer = resolve(where, flow("10.96.0.10", 80), NOON + timedelta(seconds=seconds))
+        assert (answer.reason if isinstance(answer, NotYet) else "") == reason
+
+
+def test_what_is_said_of_a_service_that_nobody_is_behind_holds_as_long_as_the_history_says() -> None:
+    """Any moment within the bounds that an answer gives has the same answer."""
+    where = restarted("10.244.2.9", after_seconds=100)
+    moments = [NOON + timedelta(seconds=seconds + 0.5) for seconds in range(-40, 160)]
+    answers = [resolve(where, flow("10.96.0.10", 80), moment) for moment in moments]
+    assert {type(answer) for answer in answers} == {Resolved, NotYet}
+    for answer in answers:
+        if isinstance(answer, Resolved):
+            since, until = answer.holds_since or moments[0], answer.holds_until or moments[-1]
+            within = [other for other, moment in zip(answers, moments, strict=True) if since <= moment < until]
+            assert {link(other)[1] for other in within} == {link(answer)[1]}
+
+
 def test_the_api_server_is_itself_by_its_service_and_by_its_endpoint() -> None:
     where = shop(
         objects.service("kubernetes", namespace="default", ip="10.96.0.1", ports=[{"name": "https", "port": 443}]),
