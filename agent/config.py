@@ -126,7 +126,9 @@ class AgentConfig:
     proc_root: Path = setting(Path("/proc"), "The node's proc file system.", parse=Path)
     pod_logs: Path = setting(Path("/var/log/pods"), "The kubelet's log folders.", parse=Path)
     pin_directory: Path = setting(
-        Path("/sys/fs/bpf/wattle"), "Where maps outlive a killed agent; needs a bpf file system.", parse=Path
+        Path("/sys/fs/bpf/wattle"),
+        "Where maps and programs outlive a killed agent; needs a bpf file system.",
+        parse=Path,
     )
     spool_directory: Path | None = setting(None, "Where batches wait; memory alone when unset.", parse=Path)
     spool_memory_bytes: int = setting(

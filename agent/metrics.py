@@ -28,7 +28,10 @@ STREAM_REJECTS = Counter("wattle_agent_stream_rejected_batches_total", "Batches 
 BACKEND = Gauge("wattle_agent_backend", "1 for the backend that is attached.", ["backend"])
 BACKEND_REFUSED = Gauge("wattle_agent_backend_refused", "1 for each backend that was tried and refused.", ["backend"])
 HOOK_SKIPPED = Gauge("wattle_agent_hook_skipped", "1 for each optional hook this kernel does not have.", ["hook"])
-PINNED = Gauge("wattle_agent_pinned", "1 while the flow maps are pinned and outlive a killed agent.")
+PINNED = Gauge("wattle_agent_pinned", "1 while maps and programs are pinned and outlive a killed agent.")
+TAKEN_OVER = Gauge(
+    "wattle_agent_taken_over", "1 where this agent took over the programs of one that was killed: none was missed."
+)
 FLOW_EVENTS = Counter("wattle_agent_flow_events_total", "Flow events that the kernel counted.")
 FLOW_RECORDS = Counter("wattle_agent_flow_records_total", "Flow records drained from the kernel.")
 EVENTS_LOST = Counter(

@@ -50,6 +50,7 @@ class Node:
         )
         self._sockets = OpenSockets(proc=config.proc_root, cgroups=self.cgroups, resolver=self.resolver)
         metrics.PINNED.set(pins is not None)
+        metrics.TAKEN_OVER.set(capture.taken_over)
         metrics.BACKEND.labels(capture.backend.name).set(1)
         for sentence in capture.refused:
             metrics.BACKEND_REFUSED.labels(sentence.split(" ")[2]).set(1)
@@ -60,17 +61,18 @@ class Node:
     def open(cls, config: AgentConfig, *, pinned: bool = True) -> Node:
         hierarchy = find_hierarchy(config.cgroup_root, proc=config.proc_root)
         pins = _open_pins(config.pin_directory) if pinned else None
-        capture = open_capture(
-            CaptureRequest(
-                backend=BackendName(config.backend),
-                cgroups=CgroupSource(hierarchy_id=hierarchy.hierarchy_id, subsystem=hierarchy.subsystem),
-                cgroup_v2_root=str(hierarchy.v2_root) if hierarchy.v2_root else None,
-                flow_entries=config.flow_entries,
-            )
+        request = CaptureRequest(
+            backend=BackendName(config.backend),
+            cgroups=CgroupSource(hierarchy_id=hierarchy.hierarchy_id, subsystem=hierarchy.subsystem),
+            cgroup_v2_root=str(hierarchy.v2_root) if hierarchy.v2_root else None,
+            flow_entries=config.flow_entries,
         )
+        if pins is not None and (taken_over := pins.take_over(request, self_test)) is not None:
+            return cls(config=config, hierarchy=hierarchy, capture=taken_over, pins=pins)
+        capture = open_capture(request, about_to_count=pins.silence if pins is not None else lambda: None)
         try:
             if pins is not None:
-                pins.pin(capture)
+                pins.pin(capture, request)
             self_test(capture)
             return cls(config=config, hierarchy=hierarchy, capture=capture, pins=pins)
         except BaseException:
@@ -105,8 +107,9 @@ class Node:
         capture, hierarchy = self.capture, self._hierarchy
         version = "cgroup v2" if hierarchy.subsystem is None else f"cgroup v1 ({hierarchy.subsystem})"
         lacking = capabilities.missing(capabilities.effective(self._config.proc_root / "self/status"))
+        state = "taken over from an agent that was killed" if capture.taken_over else "attached"
         return [
-            f"backend {capture.backend.name}: attached, self-test passed, room for {capture.flow_entries} flows",
+            f"backend {capture.backend.name}: {state}, self-test passed, room for {capture.flow_entries} flows",
             *(f"refused: {sentence}" for sentence in capture.refused),
             *(f"without: {sentence}" for sentence in capture.skipped),
             *(f"without: {capabilities.complaint(each)}" for each in lacking),

@@ -84,8 +84,9 @@ class Pipeline:
         self._sink = sink
         self._open_flows = open_flows
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="capture")
-        self._counted: Mapping[Counter, int] = dict.fromkeys(Counter, 0)
-        self._missed = 0
+        *told, missed = source.stage.told[: len(Counter) + 1]
+        self._counted: Mapping[Counter, int] = dict(zip(Counter, told, strict=True))
+        self._missed = missed
         self._leftovers: Leftovers | None = None
         self._turned_at = time.monotonic()
         self.map_fill = 0.0
@@ -168,6 +169,7 @@ class Pipeline:
         times["drain"] += time.perf_counter() - began
         if not taken:
             self._append(no_flows(), interval.start, interval.end, loss)  # an interval without flows is news, too
+        self._source.stage.remember_told((*(self._counted[counter] for counter in Counter), self._missed))
         for stage, seconds in times.items():
             metrics.DRAIN_SECONDS.labels(stage).observe(seconds)
         self.map_fill = taken / self._source.flow_entries

@@ -102,15 +102,37 @@ def delete(map_fd: int, key: bytes) -> None:
     _call(_MAP_DELETE, attr, "deleting a map entry", accept=(errno.ENOENT,))
 
 
+def clear(map_fd: int, key_bytes: int) -> None:
+    """Delete every entry that is there; others may come meanwhile."""
+    key = ctypes.create_string_buffer(key_bytes)
+    attr = _attr("<IIQQ", map_fd, 0, 0, ctypes.addressof(key))
+    for _ in range(map_info(map_fd).max_entries):
+        _, failure = _call(_MAP_GET_NEXT_KEY, attr, "walking a map", accept=(errno.ENOENT,))
+        if failure:
+            return
+        delete(map_fd, key.raw)
+
+
 def set_inner_map(outer_fd: int, inner_fd: int) -> None:
     """Make `inner_fd` the map behind slot 0. Returns after every program that still used the other one has ended."""
     update(outer_fd, struct.pack("<I", 0), struct.pack("<I", inner_fd))
 
 
-def create_mappable_array(value_bytes: int) -> int:
+def inner_map_id(outer_fd: int) -> int | None:
+    """The map behind slot 0; None while there is none."""
+    found = lookup(outer_fd, struct.pack("<I", 0), 4)
+    return None if found is None else int(struct.unpack("<I", found)[0])
+
+
+def unset_inner_map(outer_fd: int) -> None:
+    """Returns after every program that still used the inner map has ended; from then on they find none."""
+    delete(outer_fd, struct.pack("<I", 0))
+
+
+def create_array(value_bytes: int) -> int:
     """One value in the kernel's memory that user space can map; it lives as long as a descriptor or a pin."""
     mappable = 1 << 10  # BPF_F_MMAPABLE
-    fd, _ = _call(_MAP_CREATE, _attr("<IIIII", _ARRAY, 4, value_bytes, 1, mappable), "making the stage")
+    fd, _ = _call(_MAP_CREATE, _attr("<IIIII", _ARRAY, 4, value_bytes, 1, mappable), "making an array map")
     return fd
 
 
@@ -201,9 +223,9 @@ def get_pinned(path: str) -> int:
     return fd
 
 
-def link_create(program_fd: int, target_fd: int, attach_type: int) -> int:
-    """Attach by a link, which ends with its descriptor; BPF_PROG_ATTACH would outlive a killed process."""
-    fd, _ = _call(_LINK_CREATE, _attr("<IIII", program_fd, target_fd, attach_type, 0), "attaching to the cgroup tree")
+def link_create(program_fd: int, target_fd: int, attach_type: int, doing: str) -> int:
+    """Attach by a link, which ends with its descriptors and pins; BPF_PROG_ATTACH would outlive a killed process."""
+    fd, _ = _call(_LINK_CREATE, _attr("<IIII", program_fd, target_fd, attach_type, 0), doing)
     return fd
 
 

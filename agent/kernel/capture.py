@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from agent.kernel.headers import CgroupSource
+    from agent.kernel.stage import Place
 
 _FIRST_SIGHT, _CGROUP_CREATED = 1, 2
 _FIRST_SIGHT_LAYOUT: Final = struct.Struct("<IIQQII")
 _CGROUP_CREATED_LAYOUT: Final = struct.Struct("<IIQ")
 _LISTENER_KEY: Final = struct.Struct("<16sIHH")
 _LISTENER: Final = struct.Struct("<QII16s")
+_SIGHTING: Final = struct.Struct("<QQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +90,31 @@ class CaptureRequest:
 class Capture:
     """Attached programs and their maps."""
 
-    def __init__(self, backend: Backend, loaded: Loaded, refused: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        loaded: Loaded,
+        refused: tuple[str, ...],
+        *,
+        stage: Stage | None = None,
+    ) -> None:
+        """`stage`: of an agent that was killed, whose programs these are."""
         self.backend = backend
         self.refused = refused
         self.skipped = loaded.skipped
-        self._loaded = loaded
+        self.taken_over = stage is not None
+        self.loaded = loaded
         self._counters = Counters(loaded.maps["counters"])
         self.ring = RingBuffer(loaded.maps["announcements"], bpf.map_info(loaded.maps["announcements"]).max_entries)
-        self.inner_fds = (loaded.maps["flows_0"], loaded.maps["flows_1"])
-        self.outer_fd = loaded.maps["flows"]
-        self._flows = FlowMaps(outer_fd=self.outer_fd, inner_fds=self.inner_fds, stage=Stage.create())
+        if self.taken_over:
+            # What was announced to the one before is announced again.
+            bpf.clear(loaded.maps["sightings"], _SIGHTING.size)
+        self._flows = FlowMaps(
+            outer_fd=loaded.maps["flows"],
+            inner_fds=(loaded.maps["flows_0"], loaded.maps["flows_1"]),
+            stage=stage or Stage.create(),
+            in_use=self.taken_over,
+        )
 
     @property
     def flow_entries(self) -> int:
@@ -112,6 +129,11 @@ class Capture:
 
     def drain(self, interval: Interval) -> Iterator[Drained]:
         return self._flows.drain(interval)
+
+    def left_behind(self, took: Callable[[Place], bool]) -> Iterator[tuple[Drained, Stage]]:
+        """Of a capture that was taken over: what was counted until now and not delivered."""
+        for drained in self._flows.left_behind(took):
+            yield drained, self.stage
 
     def peek(self) -> Drained:
         """What the current interval has counted so far; it stays there."""
@@ -136,27 +158,32 @@ class Capture:
         """Name the owner of a socket that listened before the agent came; the kernel's own knowledge wins."""
         key = _LISTENER_KEY.pack(entry.local, entry.netns_inode, entry.port, 0)
         value = _LISTENER.pack(entry.cgroup_id, entry.pid, 0, entry.process)
-        return bpf.update(self._loaded.maps["listeners"], key, value, bpf.UPDATE_NO_EXIST)
+        return bpf.update(self.loaded.maps["listeners"], key, value, bpf.UPDATE_NO_EXIST)
 
     def programs(self) -> Mapping[str, bpf.ProgramInfo]:
-        return {name: bpf.program_info(fd) for name, fd in self._loaded.programs.items()}
+        return {name: bpf.program_info(fd) for name, fd in self.loaded.programs.items()}
 
     def detach(self) -> None:
         """Stop counting; the maps stay readable."""
-        for descriptor in self._loaded.links:
+        for descriptor in self.loaded.links:
             os.close(descriptor)
-        self._loaded = Loaded(
-            maps=self._loaded.maps, programs=self._loaded.programs, links=(), skipped=self._loaded.skipped
+        self.loaded = Loaded(
+            maps=self.loaded.maps, programs=self.loaded.programs, links=(), skipped=self.loaded.skipped
         )
 
     def close(self) -> None:
         self.ring.close()
         self.stage.close()
-        self._loaded.close()
+        self.loaded.close()
 
 
-def open_capture(request: CaptureRequest, *, loader: Callable[[LoadRequest], Loaded] = load) -> Capture:
-    """Try each backend in turn."""
+def open_capture(
+    request: CaptureRequest,
+    *,
+    loader: Callable[[LoadRequest], Loaded] = load,
+    about_to_count: Callable[[], None] = lambda: None,
+) -> Capture:
+    """Try each backend in turn. `about_to_count` is called when one is attached and does not count yet."""
     refused: list[str] = []
     for backend in candidates(request.backend):
         try:
@@ -171,5 +198,6 @@ def open_capture(request: CaptureRequest, *, loader: Callable[[LoadRequest], Loa
         except LoaderError as exc:
             refused.append(" ".join(str(exc).split()))
             continue
+        about_to_count()
         return Capture(backend, loaded, tuple(refused))
     raise NoBackendError("this kernel takes no backend: " + "; ".join(refused))

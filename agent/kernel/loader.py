@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
-from agent.errors import AgentError, LoaderError
-from agent.kernel import bpf
+from agent.errors import AgentError, BpfSyscallError, LoaderError
+from agent.kernel import bpf, perf
 from agent.kernel.backends import (
     TRACEPOINT_WITHOUT_LENGTHS,
     Backend,
@@ -41,8 +41,9 @@ from agent.kernel.headers import CgroupSource, compiler_flags, source_text, writ
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_MAPS: Final = ("flows", "flows_0", "flows_1", "counters", "announcements", "listeners", "connections")
-_KPROBE_EVENTS: Final = Path("/sys/kernel/tracing/kprobe_events")
+_MAPS: Final = ("flows", "flows_0", "flows_1", "counters", "announcements", "listeners", "connections", "sightings")
+_PERF_EVENT: Final = 41  # enum bpf_attach_type
+_SET_PROGRAM: Final = 0x4004_2408  # PERF_EVENT_IOC_SET_BPF
 _STALE_PROBE: Final = re.compile(r"^[pr]\d*:(\S+/\S+_bcc_(\d+))\b", re.MULTILINE)
 _HEADERS: Final = "wattle-headers-"
 _TIMEOUT_SECONDS: Final = 120  # QEMU without hardware acceleration needs 5 to 20
@@ -123,14 +124,14 @@ def _backend_id(backend: Backend) -> int:
 # ---- the child -------------------------------------------------------------------------------------------------------
 
 
-def sweep_stale_probes(events: Path = _KPROBE_EVENTS) -> list[str]:
+def sweep_stale_probes(events: Path = perf.KPROBE_EVENTS) -> list[str]:
     """Remove probes that a killed loader left: a kretprobe with maxactive outlives its descriptor."""
     swept = []
     with contextlib.suppress(OSError):
         for name, pid in _STALE_PROBE.findall(events.read_text(encoding="ascii")):
             if not Path(f"/proc/{pid}").exists():
-                with contextlib.suppress(OSError), events.open("a", encoding="ascii") as sink:  # EBUSY: still attached
-                    sink.write(f"-:{name}\n")
+                with contextlib.suppress(OSError):  # EBUSY: still attached
+                    perf.change_probes(f"-:{name}", events)
                     swept.append(name)
     return swept
 
@@ -196,23 +197,34 @@ def _attach(bcc: Any, module: Any, hook: Hook, cgroup_v2_root: str | None) -> li
             return [(name, program, bpf.raw_tracepoint_open(program, hook.name)) for name, program in loaded]
         case Kprobe():
             program = module.load_func(function, bcc.BPF.KPROBE).fd
-            module.attach_kprobe(event=hook.name.encode(), fn_name=function)
+            return [(hook.name, program, _link_to_event(program, perf.kprobe_event(hook.name)))]
         case Kretprobe():
             program = module.load_func(function, bcc.BPF.KPROBE).fd
-            module.attach_kretprobe(event=hook.name.encode(), fn_name=function, maxactive=hook.max_active)
+            event = perf.kretprobe_event(hook.name, max_active=hook.max_active)
+            return [(hook.name, program, _link_to_event(program, event))]
         case CgroupHook():
             if cgroup_v2_root is None:
                 raise LoaderError("no cgroup v2 tree is mounted to attach to")
             program = module.load_func(function, bcc.BPF.CGROUP_SOCK_ADDR, attach_type=hook.attach_type).fd
             tree = os.open(cgroup_v2_root, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                return [(hook.name, program, bpf.link_create(program, tree, hook.attach_type))]
+                link = bpf.link_create(program, tree, hook.attach_type, "attaching to the cgroup tree")
             finally:
                 os.close(tree)
+            return [(hook.name, program, link)]
         case _:
             assert_never(hook)
-    attached = [by_function[function] for by_function in module.kprobe_fds.values() if function in by_function]
-    return [(hook.name, program, attached[-1])]
+
+
+def _link_to_event(program: int, event: int) -> int:
+    """A link where the kernel makes one (since 5.15); else the event itself, which cannot be pinned."""
+    try:
+        link = bpf.link_create(program, event, _PERF_EVENT, "attaching to a probe")
+    except BpfSyscallError:
+        fcntl.ioctl(event, _SET_PROGRAM, program)
+        return event
+    os.close(event)
+    return link
 
 
 def _child(channel: socket.socket) -> int:

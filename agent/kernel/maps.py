@@ -24,7 +24,9 @@ from agent.kernel import bpf
 from agent.kernel.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from agent.kernel.stage import Place
 
 _POSSIBLE_CPUS: Final = Path("/sys/devices/system/cpu/possible")
 
@@ -86,12 +88,15 @@ def possible_cpus(path: Path = _POSSIBLE_CPUS) -> int:
 class FlowMaps:
     """The two flow maps, the map that names the active one, and the stage they are drained through."""
 
-    def __init__(self, *, outer_fd: int, inner_fds: tuple[int, int], stage: Stage | None = None) -> None:
+    def __init__(
+        self, *, outer_fd: int, inner_fds: tuple[int, int], stage: Stage | None = None, in_use: bool = False
+    ) -> None:
+        """`in_use`: programs count into them already, and go on."""
         self.entries = check_layout(inner_fds[0]).max_entries
         self.stage = stage or Stage()
         self._outer_fd, self._inner_fds = outer_fd, inner_fds
-        self._active = 0
-        bpf.set_inner_map(outer_fd, inner_fds[0])
+        self._active = int(bpf.inner_map_id(outer_fd) == bpf.map_info(inner_fds[1]).map_id) if in_use else 0
+        bpf.set_inner_map(outer_fd, inner_fds[self._active])
         self._opened = Instant.now()
 
     def swap(self) -> Interval:
@@ -107,6 +112,12 @@ class FlowMaps:
         for keys, stats in self.stage.drain(self._inner_fds[1 - self._active]):
             yield Drained(keys=keys, stats=stats, start=interval.start, end=interval.end)
 
+    def left_behind(self, took: Callable[[Place], bool]) -> Iterator[Drained]:
+        """What the agent before had not delivered, from its stage and from both maps, with what was counted since."""
+        yield from leftovers(self.stage, self._inner_fds[1 - self._active], took)
+        self.swap()
+        yield from leftovers(self.stage, self._inner_fds[1 - self._active], took)
+
     def peek(self) -> Drained:
         """What the active map holds; it stays there."""
         keys, stats = np.empty(self.entries, FlowKey), np.empty(self.entries, FlowStats)
@@ -115,6 +126,23 @@ class FlowMaps:
         while not cursor.exhausted and filled < self.entries:
             filled += cursor.read(keys[filled:].ctypes.data, stats[filled:].ctypes.data, self.entries - filled)
         return Drained(keys=keys[:filled], stats=stats[:filled], start=self._opened, end=Instant.now())
+
+
+def leftovers(stage: Stage, inner_fd: int, took: Callable[[Place], bool]) -> Iterator[Drained]:
+    """What stands in a stage and in a map that nobody writes to; an interval that begins with its first event."""
+    keys, stats = stage.left(took)
+    if len(keys):
+        yield _since_its_first_event(keys, stats)
+    stage.clear()
+    for keys, stats in stage.drain(inner_fd):
+        yield _since_its_first_event(keys, stats)
+
+
+def _since_its_first_event(keys: Array, stats: Array) -> Drained:
+    now = Instant.now()
+    begin = int(stats["first_ns"].min())
+    start = Instant(boot_ns=begin, wall_ns=now.wall_ns - (now.boot_ns - begin))
+    return Drained(keys=keys, stats=stats, start=start, end=now)
 
 
 def check_layout(inner_fd: int) -> bpf.MapInfo:

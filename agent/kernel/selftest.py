@@ -17,6 +17,9 @@ from agent.errors import SelfTestError
 from agent.flow import PROTOCOL_TCP, PROTOCOL_UDP, Direction, address_bytes
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from agent.kernel.capture import Capture
     from agent.kernel.maps import Drained
 
@@ -27,6 +30,7 @@ _REQUEST, _ANSWER = b"wattle", b"self-test"
 
 def self_test(capture: Capture) -> None:
     """Raise SelfTestError, naming what was not seen."""
+    before = capture.peek()
     cookie, tcp_port = _tcp_exchange()
     udp_port = _udp_exchange()
     ports = [(PROTOCOL_TCP, tcp_port)]
@@ -43,7 +47,7 @@ def self_test(capture: Capture) -> None:
         counted = capture.peek()
         try:
             for exchange in expected:
-                _expect(counted, exchange)
+                _expect(counted, before, exchange)
         except SelfTestError:
             if time.monotonic() > deadline:
                 raise
@@ -68,24 +72,38 @@ class _Exchange:
         return f"{name} {self.direction.name} on loopback port {self.port}"
 
 
-def _expect(drained: Drained, exchange: _Exchange) -> None:
-    keys, stats = drained.keys, drained.stats
+def _expect(drained: Drained, before: Drained, exchange: _Exchange) -> None:
+    found = _of(drained, exchange)
+    if not found.any():
+        raise SelfTestError(f"a known connection was not seen: {exchange}, among {len(drained)} flows")
+    cookies = drained.keys["netns_cookie"][found]
+    if exchange.cookie is not None and exchange.cookie not in cookies:
+        raise SelfTestError(f"{exchange}: network namespace cookie {cookies[0]}, expected {exchange.cookie}")
+    since = zip(_counted(drained, exchange), _counted(before, exchange), strict=True)
+    counted = tuple(now - then for now, then in since)
+    expected = (1, exchange.sent, exchange.received)
+    if counted != expected:
+        raise SelfTestError(f"{exchange}: counted {counted} (flows, bytes out, bytes in), expected {expected}")
+
+
+def _of(drained: Drained, exchange: _Exchange) -> NDArray[np.bool_]:
+    keys = drained.keys
     loopback = struct.unpack("<QQ", address_bytes("127.0.0.1"))
-    found = (
+    found: NDArray[np.bool_] = (
         (keys["protocol"] == exchange.protocol)
         & (keys["port"] == exchange.port)
         & (keys["direction"] == exchange.direction)
         & (keys["remote"] == loopback).all(axis=1)
     )
-    if not found.any():
-        raise SelfTestError(f"a known connection was not seen: {exchange}, among {len(drained)} flows")
-    cookies = keys["netns_cookie"][found]
-    if exchange.cookie is not None and not (cookies == exchange.cookie).all():
-        raise SelfTestError(f"{exchange}: network namespace cookie {cookies[0]}, expected {exchange.cookie}")
-    counted = tuple(int(stats[name][found].sum()) for name in ("count", "tx_bytes", "rx_bytes"))
-    expected = (1, exchange.sent, exchange.received)
-    if counted != expected:
-        raise SelfTestError(f"{exchange}: counted {counted} (flows, bytes out, bytes in), expected {expected}")
+    return found
+
+
+def _counted(drained: Drained, exchange: _Exchange) -> tuple[int, ...]:
+    """Of this namespace: nodes that share a kernel test themselves on the same ports, each on its own loopback."""
+    found = _of(drained, exchange)
+    if exchange.cookie is not None:
+        found &= drained.keys["netns_cookie"] == exchange.cookie
+    return tuple(int(drained.stats[name][found].sum()) for name in ("count", "tx_bytes", "rx_bytes"))
 
 
 def _tcp_exchange() -> tuple[int | None, int]:

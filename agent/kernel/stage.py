@@ -26,7 +26,7 @@ from agent.flow import FlowKey, FlowStats
 from agent.kernel import bpf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from agent.kernel.maps import Array
 
@@ -37,6 +37,7 @@ _WORDS: Final = 32
 _ATTR_WORDS: Final = 16  # union bpf_attr; the kernel writes the entries' number into it
 _COUNT: Final = 4  # low half of this word
 _TOKEN, _BEGIN, _END, _SEQ, _EPOCH = range(_ATTR_WORDS, _ATTR_WORDS + 5)
+_TOLD: Final = _EPOCH + 1  # and the words after it
 _UNWRITTEN: Final = 0xFFFF_FFFF  # no bucket has this number: the call that fills the stage was not made
 BYTES: Final = 8 * _WORDS + ROWS * (FlowKey.itemsize + FlowStats.itemsize)
 
@@ -63,7 +64,7 @@ class Stage:
 
     @classmethod
     def create(cls) -> Stage:
-        stage = cls(bpf.create_mappable_array(BYTES))
+        stage = cls(bpf.create_array(BYTES))
         stage.clear()
         return stage
 
@@ -139,6 +140,15 @@ class Stage:
         self._words[_TOKEN] = _UNWRITTEN
         self._words[_SEQ] = 0
         self._words[_BEGIN] = 0
+
+    @property
+    def told(self) -> tuple[int, ...]:
+        """The kernel's cumulative numbers as the aggregator was last told of them; zeros when it never was."""
+        return tuple(self._words[_TOLD:].tolist())
+
+    def remember_told(self, numbers: Sequence[int]) -> None:
+        """An agent that is killed just before tells its last interval's losses again: rather twice than never."""
+        self._words[_TOLD : _TOLD + len(numbers)] = numbers
 
     def left(self, took: Callable[[Place], bool]) -> tuple[Array, Array]:
         """What a killed agent had drained and not appended."""

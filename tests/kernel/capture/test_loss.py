@@ -80,7 +80,7 @@ def test_event_that_passed_the_first_program_by_is_counted_by_the_second_and_onc
     try:
         assert total(rig.rows(client), port=8402)[0] == 1
         sk = socket_of(rig, port=8402, direction=Direction.EGRESS)
-        bpf.delete(rig.node.capture._loaded.maps["connections"], sk)
+        bpf.delete(rig.node.capture.loaded.maps["connections"], sk)
         run_again(rig, sk)
         assert total(rig.rows(client), direction="EGRESS", port=8402)[0] == 1
         run_again(rig, sk)
@@ -106,7 +106,7 @@ def test_connection_that_is_over_is_not_taken_for_an_open_one(
 
 def connections(rig: Rig) -> list[tuple[bytes, np.void, int]]:
     """The map `connections`: (the socket's address, its flow, enum connection_state)."""
-    map_fd = rig.node.capture._loaded.maps["connections"]
+    map_fd = rig.node.capture.loaded.maps["connections"]
     info = bpf.map_info(map_fd)
     layout = [("since_ns", "<u8"), ("flow", FlowKey), ("pid", "<u4"), ("error", "<u2"), ("state", "u1")]
     size = sum(np.dtype(kind).itemsize for _name, kind in layout)
@@ -124,7 +124,7 @@ def socket_of(rig: Rig, *, port: int, direction: Direction) -> bytes:
 def run_again(rig: Rig, sk: bytes) -> None:
     """BPF_PROG_TEST_RUN of the second program, with the tracepoint's arguments: SYN_SENT to ESTABLISHED."""
     arguments = ctypes.create_string_buffer(sk + struct.pack("<QQ", 2, 1))
-    program, size = rig.node.capture._loaded.programs["inet_sock_set_state_again"], len(arguments.raw) - 1
+    program, size = rig.node.capture.loaded.programs["inet_sock_set_state_again"], len(arguments.raw) - 1
     attr = bytearray(128)
     struct.pack_into("<IIIIQQIIIIQQ", attr, 0, program, 0, 0, 0, 0, 0, 0, 0, size, 0, ctypes.addressof(arguments), 0)
     bpf._call(10, attr, "running a program")

@@ -20,6 +20,7 @@ import pytest
 
 from agent.errors import BpfSyscallError
 from agent.kernel import bpf
+from agent.kernel.perf import KPROBE_EVENTS
 from tests.kernel.rig import (
     BACKEND,
     DEADLINE_SECONDS,
@@ -299,6 +300,52 @@ def test_killed_agent_loses_nothing_that_the_kernel_had_counted(
     assert list((bpf_file_system / "wattle").iterdir()) == [], "an orderly end leaves no pins"
 
 
+def test_what_happens_while_no_agent_runs_is_counted(
+    agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod
+) -> None:
+    agent = agents.start()
+    eventually(lambda: is_ready(agents), "ready")
+    for port in (8504, 8505):  # the second time, the agent that took over is killed
+        agent.kill()
+        agent.wait()
+        traffic(network, client, server, port)
+        agent = agents.start()
+        eventually(lambda port=port: total(aggregator.rows, pod="server", port=port)[0] > 0, "it has come")
+        eventually(lambda: is_ready(agents), "ready")
+        assert "wattle_agent_taken_over 1.0" in agents.page("/metrics")[1]
+    traffic(network, client, server, 8506)
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(DEADLINE_SECONDS) == 0
+    for port in (8504, 8505, 8506):
+        assert total(aggregator.rows, pod="client", direction="EGRESS", port=port)[0] == PRIME
+        assert total(aggregator.rows, pod="server", direction="INGRESS", port=port)[0] == PRIME
+
+
+def test_an_agent_with_other_settings_loads_its_own_programs_and_counts_no_event_twice(
+    agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod, bpf_file_system: Path
+) -> None:
+    """Between the kill and the moment when its own are attached, those of the dead agent count."""
+    agent = agents.start()
+    eventually(lambda: is_ready(agents), "ready")
+    programs = programs_of(agent.pid)
+    agent.kill()
+    agent.wait()
+    traffic(network, client, server, 8507)
+    second = agents.start("--flow-entries", "4096")
+    eventually(lambda: is_ready(agents), "ready")
+    assert "wattle_agent_taken_over 0.0" in agents.page("/metrics")[1]
+    assert len(list((bpf_file_system / "wattle").iterdir())) == 1
+    eventually(lambda: not any(is_loaded(program) for program in programs), "every program of the first is gone")
+    traffic(network, client, server, 8508)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(DEADLINE_SECONDS) == 0
+    for port in (8507, 8508):
+        assert total(aggregator.rows, pod="client", direction="EGRESS", port=port)[0] == PRIME
+        assert total(aggregator.rows, pod="server", direction="INGRESS", port=port)[0] == PRIME
+    subprocess.run(agents.command("--check"), cwd=REPOSITORY, check=True, capture_output=True)
+    assert len(probes()) <= 1, "but for its own, a loader sweeps the probes that others left"
+
+
 def test_second_agent_on_a_node_is_refused(agents: Agents) -> None:
     agents.start()
     eventually(lambda: is_ready(agents), "ready")
@@ -328,6 +375,13 @@ def programs_of(pid: int) -> set[int]:
     return found
 
 
+def probes() -> list[str]:
+    """None where the kernel has no kprobes."""
+    with contextlib.suppress(FileNotFoundError):
+        return KPROBE_EVENTS.read_text(encoding="ascii").splitlines()
+    return []
+
+
 def is_loaded(program_id: int) -> bool:
     try:
         descriptor, _ = bpf._call(13, bpf._attr("<I", program_id), "BPF_PROG_GET_FD_BY_ID")
@@ -337,9 +391,9 @@ def is_loaded(program_id: int) -> bool:
     return True
 
 
-def test_nothing_stays_attached_after_a_kill(agents: Agents) -> None:
-    """BPF_PROG_ATTACH would outlive its process; a link does not."""
-    agent = agents.start()
+def test_nothing_stays_attached_after_a_kill_without_pins(agents: Agents, tmp_path: Path) -> None:
+    """BPF_PROG_ATTACH would outlive its process; a link that is not pinned does not."""
+    agent = agents.start("--pin-directory", str(tmp_path / "no-bpf"))
     eventually(lambda: is_ready(agents), "ready")
     programs = programs_of(agent.pid)
     assert len(programs) > 5

@@ -37,6 +37,7 @@ KERNEL_TESTS = (
     ".venv/bin/python -m pytest -p pytest_timeout -p pytest_asyncio.plugin -q -rA --color=no --tb=short --timeout=560 "
     "-p no:cacheprovider tests/kernel/"
 )
+KILLED = f"{KERNEL_TESTS}process/test_agent.py -k 'no_agent_runs or other_settings'"
 WITHOUT_LENGTHS = ".venv/bin/python -m agent --check --backend tracepoint"
 DEMO = (
     "WATTLE_BACKEND=kprobe .venv/bin/python -m lab.demo build/slower.yaml --once --deadline 600 > /tmp/said 2>&1 "
@@ -47,9 +48,9 @@ GUESTS: Mapping[str, tuple[str, Cgroups, Mapping[str, str]]] = {
     "stable": (
         STABLE,
         "v2",
-        {"capture": f"{KERNEL_TESTS}capture", "without-lengths": WITHOUT_LENGTHS, "demo": DEMO},
+        {"capture": f"{KERNEL_TESTS}capture", "killed": KILLED, "without-lengths": WITHOUT_LENGTHS, "demo": DEMO},
     ),
-    "backport": (BACKPORT, "hybrid", {"capture": f"{KERNEL_TESTS}capture"}),
+    "backport": (BACKPORT, "hybrid", {"capture": f"{KERNEL_TESTS}capture", "killed": KILLED}),
 }
 
 
@@ -112,6 +113,16 @@ def test_kernel_tests_pass_through_kprobes(runs: Runs, guest: str, at_least: int
     assert [line for line in verdicts if line.startswith("SKIPPED") and "cgroup v1" not in line] == []
     assert sum(line.startswith("SKIPPED") for line in verdicts) == skipped
     assert sum(line.startswith("PASSED") for line in verdicts) >= at_least
+
+
+@pytest.mark.timeout(PATIENCE_SECONDS + 100)
+@pytest.mark.parametrize("guest", list(GUESTS))
+def test_programs_by_kprobes_outlive_a_killed_agent(runs: Runs, guest: str) -> None:
+    """Probes by perf events become links, which are pinned as others are."""
+    run = run_of(runs, guest)
+    said = run.said("killed")
+    assert run.status("killed") == 0, said[-6000:]
+    assert sum(match[0].startswith("PASSED") for match in VERDICT.finditer(said)) == 2
 
 
 @pytest.mark.timeout(PATIENCE_SECONDS + 100)
