@@ -27,25 +27,40 @@ for port in map(int, sys.argv[2:]):
     server.listen()
 time.sleep(float(sys.argv[1]))
 """
+# A plug-in may take a while until its rules reach a new pod: what is not as expected is tried again for a while.
 _TRY = """\
 import json, socket, sys, time
-time.sleep(float(sys.argv[1]))
-said = []
-for target in json.loads(sys.argv[2]):
-    for _ in range(3):
+settle, patience, targets = json.loads(sys.argv[1])
+time.sleep(settle)
+end = time.monotonic() + patience
+said = [["" for _ in addresses] for addresses, _, _ in targets]
+left = [(t, a) for t, (addresses, _, _) in enumerate(targets) for a in range(len(addresses))]
+while True:
+    for t, a in left:
+        addresses, port, _ = targets[t]
         try:
-            socket.create_connection(tuple(target), 3).close()
-            said.append("open")
-            break
+            socket.create_connection((addresses[a], port), 3).close()
+            said[t][a] = "o"
         except ConnectionRefusedError:
-            last = "refused"
+            said[t][a] = "r"
         except OSError:
-            last = "no-answer"
-        time.sleep(2)
-    else:
-        said.append(last)
-open("/dev/termination-log", "w").write(json.dumps(said))
+            said[t][a] = "n"
+    left = [(t, a) for t, a in left if (said[t][a] == "o") != targets[t][2]]
+    if not left or time.monotonic() > end:
+        break
+    time.sleep(1)
+open(sys.argv[2], "w").write(json.dumps(["".join(words) for words in said]))
 """
+WORDS = {"o": "open", "r": "refused", "n": "no-answer"}  # a termination message has room for 4096 characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One server as a client calls it: at each of its addresses."""
+
+    addresses: Sequence[str]
+    port: int
+    open: bool  # what is expected
 
 
 def job(name: str, lifetime_seconds: int) -> dict[str, Any]:
@@ -98,8 +113,16 @@ def server(probe: Probe, ports: Sequence[int]) -> dict[str, Any]:
     return _pod(probe, ["python3", "-c", _SERVE, str(probe.seconds), *map(str, ports)], declared)
 
 
-def client(probe: Probe, targets: Sequence[tuple[str, int]], *, settle_seconds: float) -> dict[str, Any]:
-    return _pod(probe, ["python3", "-c", _TRY, str(settle_seconds), json.dumps([list(t) for t in targets])], ())
+def client(
+    probe: Probe, targets: Sequence[Target], *, settle_seconds: float, patience_seconds: float
+) -> dict[str, Any]:
+    return _pod(probe, trying(targets, settle_seconds, patience_seconds, "/dev/termination-log"), ())
+
+
+def trying(targets: Sequence[Target], settle_seconds: float, patience_seconds: float, log: str) -> list[str]:
+    """The command that tries them, and leaves in `log` a JSON list: for each target a letter of WORDS an address."""
+    told = [[list(target.addresses), target.port, target.open] for target in targets]
+    return ["python3", "-c", _TRY, json.dumps([settle_seconds, patience_seconds, told]), log]
 
 
 def _pod(probe: Probe, command: Sequence[str], ports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

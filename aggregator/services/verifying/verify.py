@@ -25,6 +25,7 @@ from aggregator.services.verifying import objects
 NETWORKING = "networking.k8s.io/v1"
 MOST_PAIRS = 200
 STARTS_WITHIN_SECONDS = 60.0
+ANSWER_SECONDS = 3.0
 
 
 class Api(Protocol):
@@ -45,15 +46,17 @@ class Asked:
     profile: Profile
     lifetime_seconds: int = 300
     settle_seconds: float = 5.0
+    patience_seconds: float = 15.0
     poll_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """`outcome`: open, refused, no-answer, or "" when it was not tried."""
+    """`outcome`: open, refused, no-answer, or "" when it was not tried; at several addresses, what is not expected."""
 
     pair: Pair
     outcome: str
+    address: str = ""  # where something else happened than at the server's others
 
     @property
     def agrees(self) -> bool | None:
@@ -175,8 +178,8 @@ class _Run:
     name: str
     owners: Mapping[str, dict[str, Any]]
 
-    def servers(self, pairs: Sequence[Pair]) -> dict[Pod, str]:
-        """The address of a server for each destination."""
+    def servers(self, pairs: Sequence[Pair]) -> dict[Pod, tuple[str, ...]]:
+        """The addresses of a server for each destination: a plug-in may enforce one family and not the other."""
         ports: dict[Pod, set[int]] = {}
         for pair in pairs:
             ports.setdefault(pair.dst, set()).add(pair.port)
@@ -187,24 +190,34 @@ class _Run:
             like: self._wait(probe, lambda s: s.get("podIP") and s.get("phase") == "Running", "start")
             for like, probe in probes.items()
         }
-        return {like: str(status["podIP"]) for like, status in running.items()}
+        return {like: _addresses(status) for like, status in running.items()}
 
-    def clients(self, pairs: Sequence[Pair], servers: Mapping[Pod, str]) -> list[Tried]:
+    def clients(self, pairs: Sequence[Pair], servers: Mapping[Pod, tuple[str, ...]]) -> list[Tried]:
         by_source: dict[Pod, list[Pair]] = {}
         for pair in pairs:
             by_source.setdefault(pair.src, []).append(pair)
         probes = {like: self._probe(f"c{number}", like) for number, like in enumerate(by_source)}
         for like, probe in probes.items():
-            targets = [(servers[pair.dst], pair.port) for pair in by_source[like]]
-            self._start(like, objects.client(probe, targets, settle_seconds=self.asked.settle_seconds))
+            targets = [
+                objects.Target(addresses=servers[pair.dst], port=pair.port, open=pair.expected is Verdict.ALLOWED)
+                for pair in by_source[like]
+            ]
+            body = objects.client(
+                probe,
+                targets,
+                settle_seconds=self.asked.settle_seconds,
+                patience_seconds=self.asked.patience_seconds,
+            )
+            self._start(like, body)
         tried: list[Tried] = []
         for like, own in by_source.items():
-            longest = STARTS_WITHIN_SECONDS + self.asked.settle_seconds + 15.0 * len(own)
+            rounds = 2 * ANSWER_SECONDS * sum(len(servers[pair.dst]) for pair in own)  # the last begins at the end
+            longest = STARTS_WITHIN_SECONDS + self.asked.settle_seconds + self.asked.patience_seconds + rounds
             status = self._wait(
                 probes[like], lambda s: s.get("phase") in {"Succeeded", "Failed"}, "finish", within_seconds=longest
             )
             said = [*_said(status), *[""] * len(own)]
-            tried += [Tried(pair=pair, outcome=outcome) for pair, outcome in zip(own, said, strict=False)]
+            tried += [compared(pair, servers[pair.dst], letters) for pair, letters in zip(own, said, strict=False)]
         return tried
 
     def _probe(self, suffix: str, like: Pod) -> objects.Probe:
@@ -237,6 +250,19 @@ class _Run:
                 phase = status.get("phase", "unknown")
                 raise InputError(f"the pod {probe.name} did not {what} in time (it is {phase}): see kubectl describe")
             time.sleep(self.asked.poll_seconds)
+
+
+def _addresses(status: Mapping[str, Any]) -> tuple[str, ...]:
+    found = [each.get("ip") for each in status.get("podIPs") or ()]
+    return tuple(str(ip) for ip in dict.fromkeys((status["podIP"], *found)))
+
+
+def compared(pair: Pair, addresses: Sequence[str], letters: str) -> Tried:
+    words = [objects.WORDS.get(letter, "") for letter in letters]
+    others = [n for n, word in enumerate(words) if word and (word == "open") != (pair.expected is Verdict.ALLOWED)]
+    if not others or len(others) == len(addresses):
+        return Tried(pair=pair, outcome=words[0] if words else "")
+    return Tried(pair=pair, outcome=words[others[0]], address=addresses[others[0]])
 
 
 def _said(status: Mapping[str, Any]) -> list[str]:
