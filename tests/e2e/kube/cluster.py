@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.cluster.controlplane import Admin, wait_until
 from tests.e2e.kube.controlplane import ControlPlane
 from tests.e2e.kube.imagestore import image_store
-from tests.e2e.kube.layout import DNS_ADDRESS, FABRIC, GATEWAY, NODES, OUTSIDE, VISITOR, Node
+from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
 from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
 from tests.e2e.kube.node import RunningNode
 from tests.e2e.kube.objects import apply, dns_objects, workload_ready
@@ -39,11 +39,13 @@ class Cluster:
         sweep()
         STATE.mkdir()
         leave_the_network()
-        prefix = FABRIC.rpartition("/")[2]
-        lines = ["link add fabric type bridge", f"addr add {GATEWAY}/{prefix} dev fabric", "link set fabric up"]
-        lines += [f"addr add {address}/32 dev lo" for address in (OUTSIDE, VISITOR)]
+        for key, value in SETTINGS.items():
+            (Path("/proc/sys/net") / key).write_text(value)
+        lines = ["link add fabric type bridge", "link set fabric up"]
+        for family in FAMILIES:
+            lines.append(f"addr add {family.gateway}/{family.prefix} dev fabric")
+            lines += [f"addr add {address}/{family.single} dev lo" for address in (family.outside, family.visitor)]
         run("ip", "-batch", "-", given="\n".join(lines) + "\n")
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.pki = Pki(STATE / "pki")
         self.control = ControlPlane(self.pki, self._programs)
         self.control.start()
@@ -53,7 +55,7 @@ class Cluster:
         for running in self.nodes.values():
             running.join(self.admin)
         for running in self.nodes.values():
-            run("ip", "route", "replace", running.pod_cidr, "via", running.node.address)
+            run("ip", "-batch", "-", given=running.routes())
             for other in self.nodes.values():
                 if other is not running:
                     running.route_to(other)
@@ -71,16 +73,20 @@ class Cluster:
         for running in self.nodes.values():
             running.start("kube-router")
         for running in self.nodes.values():
-            wait_until(
-                lambda running=running: "KUBE-ROUTER" in running.inside("iptables-save"), "the enforcer's chains", 60
-            )
+            for family in FAMILIES:
+                wait_until(
+                    lambda running=running, family=family: "KUBE-ROUTER" in running.rules(family),
+                    f"the enforcer's chains for {family.name}",
+                    60,
+                )
 
     def stop_enforcing(self) -> None:
         """End the enforcer on both nodes and take its rules away: left alone, they would outlive it."""
         for running in self.nodes.values():
             running.kill("kube-router")
-            kept = [line for line in running.inside("iptables-save").splitlines() if not _is_the_enforcers(line)]
-            running.inside("iptables-restore", given="\n".join(kept) + "\n")
+            for family in FAMILIES:
+                kept = [line for line in running.rules(family).splitlines() if not _is_the_enforcers(line)]
+                running.inside(f"ip{family.suffix}tables-restore", given="\n".join(kept) + "\n")
 
     def down(self) -> None:
         sweep()
