@@ -6,10 +6,11 @@ exporter, a DaemonSet on the nodes' own network. From outside, a visitor comes t
 partner outside the cluster.
 
 Where the cluster is dual-stack, links are IPv4's, IPv6's or both's: by what families a Service has, and by a number at
-the end of a call's scheme. A link is one link, whatever its packets look like.
+the end of a call's scheme (`family_of`). A link is one link, whatever its packets look like.
 """
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,7 +88,7 @@ PARTS = (
         service={80: "http"},
         calls=(
             _call("redis://cache.data:6379"),
-            _call("postgres://db.data:5432", every=1.0),
+            _call("postgres4://db.data:5432", every=1.0),
             _call("udp://rates:5005"),
             *(_call(f"tcp://{at(family.outside)}:{PARTNER_PORT}") for family in FAMILIES),
         ),
@@ -112,7 +113,7 @@ PARTS = (
         families=ONLY_NEWEST,
     ),
     Part(namespace="shop", kind="CronJob", name="report", calls=(_call("http4://api:80"),)),
-    Part(namespace="shop", kind="Job", name="migrate", calls=(_call("postgres://db.data:5432"),)),
+    Part(namespace="shop", kind="Job", name="migrate", calls=(_call("postgres4://db.data:5432"),)),
     Part(
         namespace="data",
         kind="Deployment",
@@ -130,7 +131,6 @@ PARTS = (
         command=("/usr/bin/python3", "/app/postgres.py"),
         ports={"sql": 5432},
         service={5432: "sql"},
-        families=ONLY_IPV4,
         process="postgres",
     ),
     Part(
@@ -151,7 +151,7 @@ PARTS = (
         calls=(
             _call(f"tcp{OVER}://queue-0.queue:5672", keep=True),
             _call("tcp4://queue:5672"),
-            _call("postgres://db:5432", every=1.0),
+            _call(f"postgres{OVER}://db:5432", every=1.0),
             _call(f"statsd{OVER}://metrics.ops:8125"),
         ),
     ),
@@ -231,7 +231,7 @@ def graph() -> dict[Edge, Ends]:
     for part in PARTS:
         for call in part.calls:
             found[edge_of(part, call["to"])] = Ends(part.comm, _server(part, call["to"]))
-        names = [call["to"] for call in part.calls if not {_host(call["to"])} & (OUTSIDERS | ON_NODES)]
+        names = {_host(call["to"]) for call in part.calls} - OUTSIDERS - ON_NODES
         if names and not part.host_network:
             found[Edge(part.key, DNS, "UDP", 53)] = Ends(part.comm, "dnsmasq")
     return found
@@ -255,6 +255,17 @@ def _server(part: Part, to: str) -> str:
     if host in OUTSIDERS:
         return ""
     return "exporter" if host in ON_NODES else _target(part, host).comm
+
+
+def family_of(part: Part, to: str) -> int:
+    """The version of IP that a call goes over: its scheme's, its address's, or the only one that its Service has."""
+    scheme, host = urlsplit(to).scheme, _host(to)
+    if scheme[-1].isdigit():
+        return int(scheme[-1])
+    if host in OUTSIDERS | ON_NODES:
+        return ip_address(host).version
+    [family] = _target(part, host).families
+    return family.version
 
 
 def _host(to: str) -> str:

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from tests.cluster.controlplane import Admin, wait_until
+from tests.e2e.kube import enforcer
 from tests.e2e.kube.controlplane import ControlPlane
 from tests.e2e.kube.imagestore import image_store
 from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
@@ -15,8 +16,6 @@ from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
 from tests.e2e.kube.node import RunningNode
 from tests.e2e.kube.objects import apply, dns_objects, workload_ready
 from tests.e2e.kube.pki import Pki
-
-ENFORCERS_CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 
 
 class Cluster:
@@ -85,8 +84,7 @@ class Cluster:
         for running in self.nodes.values():
             running.kill("kube-router")
             for family in FAMILIES:
-                kept = [line for line in running.rules(family).splitlines() if not _is_the_enforcers(line)]
-                running.inside(f"ip{family.suffix}tables-restore", given="\n".join(kept) + "\n")
+                running.inside(f"ip{family.suffix}tables-restore", given=enforcer.without(running.rules(family)))
 
     def down(self) -> None:
         sweep()
@@ -95,14 +93,10 @@ class Cluster:
             self._lock = -1
 
     def _boot(self, node: Node) -> None:
-        running = RunningNode(node, pki=self.pki, programs=self._programs, enforcer=self.enforcer)
+        running = RunningNode(node, pki=self.pki, programs=self._programs, router=self.enforcer)
         running.boot(self._store)
         self.nodes[node.name] = running
 
     def _is_ready(self, node: str) -> bool:
         conditions = self.admin.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def _is_the_enforcers(rule: str) -> bool:
-    return any(chain in rule for chain in ENFORCERS_CHAINS)

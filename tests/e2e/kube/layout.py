@@ -54,7 +54,7 @@ IPV4 = Family(
     outside="203.0.113.10",
     visitor="198.51.100.7",
     nodes="10.200.0.1",
-    settings={"ipv4/ip_forward": "1", "bridge/bridge-nf-call-iptables": "1"},
+    settings={"ipv4/ip_forward": "1", "ipv4/icmp_ratemask": "0", "bridge/bridge-nf-call-iptables": "1"},
 )
 IPV6 = Family(
     version=6,
@@ -70,19 +70,19 @@ IPV6 = Family(
         "ipv6/conf/all/accept_dad": "0",
         "ipv6/conf/default/accept_dad": "0",
         "ipv6/conf/all/forwarding": "1",
+        "ipv6/icmp/ratemask": "3-127",
         "bridge/bridge-nf-call-ip6tables": "1",
     },
 )
 WITHOUT_IPV6 = without_ipv6()  # the reason why not, or ""
 FAMILIES = (IPV4,) if WITHOUT_IPV6 else (IPV4, IPV6)
 GATEWAY = IPV4.gateway
-OUTSIDE = IPV4.outside
-VISITOR = IPV4.visitor
 API_ADDRESS = "10.96.0.1"
 DNS_ADDRESS = "10.96.0.10"
 DOMAIN = "cluster.local"
 API_URL = f"https://{GATEWAY}:6443"
 # Pods of one node meet on its bridge: without bridge-nf no packet of theirs would pass the enforcer's rules.
+# A refusal is an ICMP message: were their rate limited (ratemask), some would look like silence.
 SETTINGS = {key: value for family in FAMILIES for key, value in family.settings.items()}
 POD_CIDRS = ",".join(family.pods for family in FAMILIES)
 SERVICE_CIDRS = ",".join(family.services for family in FAMILIES)

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.controlplane import Admin, wait_until
+from tests.e2e.kube import enforcer
 from tests.e2e.kube.imagestore import CONTAINERD, link_store
 from tests.e2e.kube.layout import DNS_ADDRESS, DOMAIN, FAMILIES, POD_CIDRS, SETTINGS, Family, Node
 from tests.e2e.kube.machine import STATE, hold_namespaces, make_group, run, start
@@ -42,12 +43,12 @@ DAEMONS = ("containerd", "kubelet", "kube-proxy", "kube-router")
 
 
 class RunningNode:
-    def __init__(self, node: Node, *, pki: Pki, programs: Path, enforcer: Path | None) -> None:
+    def __init__(self, node: Node, *, pki: Pki, programs: Path, router: Path | None) -> None:
         self.node = node
         self.folder = STATE / node.name
         self._pki = pki
         self._programs = programs
-        self._enforcer = enforcer
+        self._router = router
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -123,21 +124,9 @@ class RunningNode:
             case "kube-proxy":
                 settings = self._write("proxy.yaml", yaml.safe_dump(self._proxy()))
                 return [str(self._programs / "kube-proxy"), f"--config={settings}"]
-            case "kube-router":
-                return [
-                    str(self._enforcer),
-                    f"--kubeconfig={self._pki.kubeconfig('admin')}",
-                    f"--hostname-override={self.node.name}",
-                    "--run-firewall=true",
-                    "--run-router=false",
-                    "--run-service-proxy=false",
-                    "--run-loadbalancer=false",
-                    *(f"--service-cluster-ip-range={family.services}" for family in FAMILIES),
-                    *(f"--enable-ipv{family.version}=true" for family in FAMILIES),
-                    "--health-port=0",
-                    "--metrics-port=0",
-                    "--iptables-sync-period=1m",
-                ]
+            case "kube-router" if self._router is not None:
+                mends = enforcer.mends(self.folder / "mends")
+                return [*mends, *enforcer.command(self._router, self._pki.kubeconfig("admin"), self.node)]
         raise ValueError(daemon)
 
     def _kubelet(self) -> dict[str, object]:
