@@ -4,17 +4,25 @@ Three namespaces. `shop`: web, api, cart, rates, a CronJob and a Job of half a s
 (PostgreSQL), queue (a headless StatefulSet whose pods talk to each other), worker. `ops`: metrics (UDP), scraper, and
 exporter, a DaemonSet on the nodes' own network. From outside, a visitor comes through web's NodePort, and api calls a
 partner outside the cluster.
+
+Where the cluster is dual-stack, links are IPv4's, IPv6's or both's: by what families a Service has, and by a number at
+the end of a call's scheme (`family_of`). A link is one link, whatever its packets look like.
 """
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
-from tests.e2e.kube.layout import NODES, OUTSIDE
+from tests.e2e.kube.layout import FAMILIES, IPV4, NODES, Family
 
 NODE_PORT = 30080
 PARTNER_PORT = 8443
 NAMESPACES = ("shop", "data", "ops")
 DNS = "kube-system/Deployment/kube-dns"
+ONLY_IPV4 = (IPV4,)
+ONLY_NEWEST = FAMILIES[-1:]  # IPv6, where there is any
+OVER = str(FAMILIES[-1].version)  # the same, at the end of a scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,7 @@ class Part:
     host_network: bool = False
     headless: bool = False
     node_port: int = 0
+    families: tuple[Family, ...] = FAMILIES  # of its Service
     process: str = ""
 
     @property
@@ -46,6 +55,11 @@ class Part:
     @property
     def comm(self) -> str:
         return self.process or self.name
+
+
+def at(address: str) -> str:
+    """An address as URLs have it."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _call(to: str, **more: Any) -> dict[str, Any]:
@@ -62,7 +76,7 @@ PARTS = (
         ports={"http": 8080},
         service={80: "http"},
         node_port=NODE_PORT,
-        calls=(_call("http://api:80"), _call("tcp://cart:9000", keep=True)),
+        calls=(_call(f"http{OVER}://api:80"), _call("tcp://cart:9000", keep=True)),
     ),
     Part(
         namespace="shop",
@@ -74,9 +88,9 @@ PARTS = (
         service={80: "http"},
         calls=(
             _call("redis://cache.data:6379"),
-            _call("postgres://db.data:5432", every=1.0),
+            _call("postgres4://db.data:5432", every=1.0),
             _call("udp://rates:5005"),
-            _call(f"tcp://{OUTSIDE}:{PARTNER_PORT}"),
+            *(_call(f"tcp://{at(family.outside)}:{PARTNER_PORT}") for family in FAMILIES),
         ),
     ),
     Part(
@@ -86,6 +100,7 @@ PARTS = (
         listen=("tcp:50051",),
         ports={"grpc": 50051},
         service={9000: "grpc"},
+        families=ONLY_NEWEST,
         calls=(_call("redis://cache.data:6379", keep=True),),
     ),
     Part(
@@ -95,9 +110,10 @@ PARTS = (
         listen=("udp:5005",),
         ports={"quote": 5005},
         service={5005: "quote"},
+        families=ONLY_NEWEST,
     ),
-    Part(namespace="shop", kind="CronJob", name="report", calls=(_call("http://api:80"),)),
-    Part(namespace="shop", kind="Job", name="migrate", calls=(_call("postgres://db.data:5432"),)),
+    Part(namespace="shop", kind="CronJob", name="report", calls=(_call("http4://api:80"),)),
+    Part(namespace="shop", kind="Job", name="migrate", calls=(_call("postgres4://db.data:5432"),)),
     Part(
         namespace="data",
         kind="Deployment",
@@ -105,6 +121,7 @@ PARTS = (
         command=("redis-server", "--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""),
         ports={"redis": 6379},
         service={6379: "redis"},
+        families=ONLY_IPV4,
         process="redis-server",
     ),
     Part(
@@ -125,17 +142,17 @@ PARTS = (
         ports={"amqp": 5672, "metrics": 8090},
         service={5672: "amqp", 8090: "metrics"},
         headless=True,
-        calls=(_call("tcp://queue-0.queue:5672"), _call("tcp://queue-1.queue:5672")),
+        calls=(_call("tcp4://queue-0.queue:5672"), _call(f"tcp{OVER}://queue-1.queue:5672")),
     ),
     Part(
         namespace="data",
         kind="Deployment",
         name="worker",
         calls=(
-            _call("tcp://queue-0.queue:5672", keep=True),
-            _call("tcp://queue:5672"),
-            _call("postgres://db:5432", every=1.0),
-            _call("statsd://metrics.ops:8125"),
+            _call(f"tcp{OVER}://queue-0.queue:5672", keep=True),
+            _call("tcp4://queue:5672"),
+            _call(f"postgres{OVER}://db:5432", every=1.0),
+            _call(f"statsd{OVER}://metrics.ops:8125"),
         ),
     ),
     Part(
@@ -153,20 +170,22 @@ PARTS = (
         listen=("http:9100",),
         ports={"scrape": 9100},
         host_network=True,
-        calls=(_call("statsd://metrics.ops:8125"),),
+        calls=(_call("statsd4://metrics.ops:8125"),),
     ),
     Part(
         namespace="ops",
         kind="Deployment",
         name="scraper",
         calls=(
-            _call("http://web.shop:80"),
-            _call("http://queue.data:8090"),
-            *(_call(f"http://{node.address}:9100") for node in NODES),
+            _call("http4://web.shop:80"),
+            _call(f"http{OVER}://queue.data:8090"),
+            *(_call(f"http://{at(address)}:9100") for node in NODES for address in node.addresses),
         ),
     ),
 )
 UDP = {"udp", "statsd"}
+OUTSIDERS = {family.outside for family in FAMILIES}
+ON_NODES = {address for node in NODES for address in node.addresses}
 # What an evaluator must be shown of the cluster.
 LISTED = (
     ("v1", "Namespace", "/api/v1/namespaces"),
@@ -212,30 +231,45 @@ def graph() -> dict[Edge, Ends]:
     for part in PARTS:
         for call in part.calls:
             found[edge_of(part, call["to"])] = Ends(part.comm, _server(part, call["to"]))
-        names = [call["to"] for call in part.calls if not call["to"].rpartition("//")[2][0].isdigit()]
+        names = {_host(call["to"]) for call in part.calls} - OUTSIDERS - ON_NODES
         if names and not part.host_network:
             found[Edge(part.key, DNS, "UDP", 53)] = Ends(part.comm, "dnsmasq")
     return found
 
 
 def edge_of(part: Part, to: str) -> Edge:
-    scheme, _, rest = to.partition("://")
-    host, _, port = rest.partition(":")
-    protocol = "UDP" if scheme in UDP else "TCP"
+    parts = urlsplit(to)
+    host, port = _host(to), parts.port or 0
+    protocol = "UDP" if parts.scheme.rstrip("46") in UDP else "TCP"
     source = NODES_END if part.host_network else part.key
-    if host == OUTSIDE:
-        return Edge(source, f"address/{host}", protocol, int(port))
-    if host in {node.address for node in NODES}:
-        return Edge(source, NODES_END, protocol, int(port))
+    if host in OUTSIDERS:
+        return Edge(source, f"address/{host}", protocol, port)
+    if host in ON_NODES:
+        return Edge(source, NODES_END, protocol, port)
     target = _target(part, host)
-    return Edge(source, target.key, protocol, target.ports[target.service[int(port)]])
+    return Edge(source, target.key, protocol, target.ports[target.service[port]])
 
 
 def _server(part: Part, to: str) -> str:
-    host = to.partition("://")[2].partition(":")[0]
-    if host == OUTSIDE:
+    host = _host(to)
+    if host in OUTSIDERS:
         return ""
-    return "exporter" if host in {node.address for node in NODES} else _target(part, host).comm
+    return "exporter" if host in ON_NODES else _target(part, host).comm
+
+
+def family_of(part: Part, to: str) -> int:
+    """The version of IP that a call goes over: its scheme's, its address's, or the only one that its Service has."""
+    scheme, host = urlsplit(to).scheme, _host(to)
+    if scheme[-1].isdigit():
+        return int(scheme[-1])
+    if host in OUTSIDERS | ON_NODES:
+        return ip_address(host).version
+    [family] = _target(part, host).families
+    return family.version
+
+
+def _host(to: str) -> str:
+    return urlsplit(to).hostname or ""
 
 
 def _target(part: Part, host: str) -> Part:

@@ -39,6 +39,8 @@ def _service(part: Part) -> Raw:
             for port, target in part.service.items()
         ],
     }
+    spec["ipFamilies"] = [family.name for family in part.families]
+    spec["ipFamilyPolicy"] = "SingleStack" if len(part.families) == 1 else "RequireDualStack"
     if part.headless:
         spec["clusterIP"] = "None"
     if part.node_port:

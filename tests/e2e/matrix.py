@@ -1,7 +1,8 @@
 """The full matrix: every pod to every declared port of every pod, and the ports beside it; tried, and judged.
 
-Enters: the running application. Leaves: for each pair what the enforcer did, what our evaluator says, and whether the
-real graph has it. A port where nobody listens is given a listener first, so that a refusal is the enforcer's alone.
+Enters: the running application. Leaves: for each pair what the enforcer did, in each family, what our evaluator says,
+and whether the real graph has it. A port where nobody listens is given a listener first, so that a refusal is the
+enforcer's alone.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import yaml
@@ -21,8 +23,9 @@ from aggregator.policy.evaluation.endpoints import pair
 from aggregator.policy.evaluation.evaluate import evaluate
 from aggregator.policy.profiles.known import GENERIC
 from aggregator.services.offline.load import Offline, load
-from tests.cluster.controlplane import Raw  # noqa: TC001
+from tests.cluster.controlplane import Raw
 from tests.e2e.application import LISTED, PARTS, Part, graph
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.machine import PATH, make_group
 from tests.e2e.kube.objects import PROGRAMS, pods
 from tests.e2e.world import World
@@ -44,7 +47,7 @@ class Pair:
 @dataclass(frozen=True, slots=True)
 class Tried:
     pair: Pair
-    enforced: bool  # let through
+    enforced: dict[str, bool]  # let through, by family
     evaluated: Verdict
     in_graph: bool
 
@@ -53,7 +56,7 @@ class Tried:
 class _Pod:
     name: str  # namespace/name
     part: Part
-    address: str
+    addresses: tuple[str, ...]  # one of each family
     pid: int
 
 
@@ -66,13 +69,16 @@ def try_all(world: World, folder: Path) -> list[Tried]:
         answers = dict(zip((p.name for p in there), pool.map(lambda pod: _ask(pod, targets), there), strict=True))
     found = []
     for src in there:
-        for (dst, protocol, port), word in zip(targets, answers[src.name], strict=True):
+        for (dst, protocol, port), words in zip(targets, answers[src.name], strict=True):
             if src.name == dst.name:
                 continue  # no policy is asked about a pod and itself
             found.append(
                 Tried(
                     pair=Pair(src.name, dst.name, protocol, port),
-                    enforced=word == "open" or (word == "silent" and dst.part.name == "metrics"),
+                    enforced={
+                        family.name: word == "open" or (word == "silent" and dst.part.name == "metrics")
+                        for family, word in zip(FAMILIES, words, strict=True)
+                    },
                     evaluated=_judged(offline, src.name, dst.name, protocol, port),
                     in_graph=(src.part.key, dst.part.key, protocol, port) in links,
                 )
@@ -108,7 +114,14 @@ def _pods(world: World) -> list[_Pod]:
             if pod["metadata"].get("deletionTimestamp"):
                 continue
             name = f"{part.namespace}/{pod['metadata']['name']}"
-            found.append(_Pod(name, part, pod["status"]["podIP"], world.pid_of(pod)))
+            found.append(_Pod(name, part, _addresses(pod), world.pid_of(pod)))
+    return found
+
+
+def _addresses(pod: Raw) -> tuple[str, ...]:
+    """In the families' order, as Kubernetes lists them."""
+    found = tuple(each["ip"] for each in pod["status"]["podIPs"])
+    assert [ip_address(address).version for address in found] == [family.version for family in FAMILIES]
     return found
 
 
@@ -117,13 +130,15 @@ def _ports(part: Part) -> list[tuple[str, int]]:
     return sorted({(protocol, port + step) for protocol, port in declared for step in (-1, 0, 1)})
 
 
-def _ask(pod: _Pod, targets: list[tuple[_Pod, str, int]]) -> list[str]:
-    wanted = [[dst.address, protocol, port] for dst, protocol, port in targets]
+def _ask(pod: _Pod, targets: list[tuple[_Pod, str, int]]) -> list[tuple[str, ...]]:
+    """A word for each target's each family."""
+    wanted = [[address, protocol, port] for dst, protocol, port in targets for address in dst.addresses]
     done = subprocess.run(
         _program(pod, "ask"), input=json.dumps(wanted), capture_output=True, text=True, check=True, timeout=120
     )
     words: list[str] = json.loads(done.stdout)
-    return words
+    each = len(FAMILIES)
+    return [tuple(words[at : at + each]) for at in range(0, len(words), each)]
 
 
 @contextlib.contextmanager
@@ -131,7 +146,7 @@ def _listeners(there: list[_Pod]) -> Iterator[None]:
     started: list[subprocess.Popen[str]] = []
     try:
         for pod in there:
-            wanted = [["0.0.0.0", protocol, port] for protocol, port in _ports(pod.part)]
+            wanted = [[address, protocol, port] for protocol, port in _ports(pod.part) for address in pod.addresses]
             process = subprocess.Popen(
                 _program(pod, "answer"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )

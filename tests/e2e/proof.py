@@ -7,6 +7,8 @@ from pathlib import Path
 
 from aggregator.model.verdict import Verdict
 from tests.cluster.kubebinaries import VERSION, enforcer, enforcer_version
+from tests.e2e.application import PARTS, family_of
+from tests.e2e.kube.layout import WITHOUT_IPV6
 from tests.e2e.kube.machine import run
 from tests.e2e.matrix import Tried
 
@@ -15,7 +17,7 @@ HEAD = """# Proof on a real cluster
 
 Written by `make test-e2e`; do not edit. Two nodes on one machine, each with containerd, kubelet, kube-proxy and
 kube-router as the enforcer of NetworkPolicies; an application of {workloads} workloads in three namespaces; Wattle
-installed by its chart. What is claimed here was asserted in the same run.
+installed by its chart. {families} What is claimed here was asserted in the same run.
 """
 
 
@@ -31,34 +33,49 @@ class Proof:
         self._tried = tried
 
     def write(self, *, workloads: int) -> None:
-        lines = [HEAD.format(workloads=workloads), "## Versions", ""]
+        lines = [HEAD.format(workloads=workloads, families=_families()), "## Versions", ""]
         lines += _table(("part", "version"), sorted(_versions().items()))
         lines += ["", "## Figures", "", *_table(("what", "measured"), list(self._figures.items()))]
         lines += ["", "## The matrix", "", *self._summary(), ""]
         PAGE.write_text("\n".join(lines))
 
     def _summary(self) -> list[str]:
-        """Pairs of pods by port, and how many were let through: by the enforcer, by our evaluator, by the graph."""
+        """Pairs of pods by port, and how many were let through: by the enforcer (by family), by us, by the graph."""
+        families = list(dict.fromkeys(family for tried in self._tried for family in tried.enforced))
+        tries = sum(len(tried.enforced) for tried in self._tried)
         rows: dict[str, list[Tried]] = {}
         for tried in self._tried:
             workload = _workload(tried.pair.dst)
             rows.setdefault(f"{workload} {tried.pair.protocol}/{tried.pair.port}", []).append(tried)
         told = [
             f"{len(self._tried)} pairs (each pod to every declared port of every other pod, and to the ports beside",
-            "it), each tried on the enforcer and judged by our evaluator.",
+            f"it), each judged by our evaluator, and tried on the enforcer over {' and '.join(families)}:",
+            f"{tries} tries.",
             "",
         ]
         table = [
             (
                 target,
                 str(len(found)),
-                str(sum(t.enforced for t in found)),
+                *(str(sum(t.enforced[family] for t in found)) for family in families),
                 str(sum(t.evaluated is Verdict.ALLOWED for t in found)),
                 str(sum(t.in_graph for t in found)),
             )
             for target, found in sorted(rows.items())
         ]
-        return told + _table(("to", "pairs", "enforcer lets through", "evaluator allows", "in the graph"), table)
+        enforced = [f"enforcer lets through over {family}" for family in families]
+        return told + _table(("to", "pairs", *enforced, "evaluator allows", "in the graph"), table)
+
+
+def _families() -> str:
+    """What the cluster spoke, and by how many of the application's calls."""
+    if WITHOUT_IPV6:
+        return f"The cluster is IPv4 only: {WITHOUT_IPV6}."
+    versions = [family_of(part, call["to"]) for part in PARTS for call in part.calls]
+    return (
+        f"The cluster is dual-stack:\n{versions.count(6)} of the application's {len(versions)} calls go over IPv6, "
+        "the others over IPv4."
+    )
 
 
 def _workload(pod: str) -> str:
@@ -78,7 +95,8 @@ def _versions() -> dict[str, str]:
 
     return {
         "Kubernetes": VERSION,
-        "kube-router": enforcer_version(enforcer()),
+        "kube-router": enforcer_version(enforcer())
+        + ("" if WITHOUT_IPV6 else ", its IPv6 rules mended on their way to ip6tables-restore"),
         "containerd": first("containerd", "--version"),
         "runc": first("runc", "--version"),
         "etcd": first("etcd", "--version"),

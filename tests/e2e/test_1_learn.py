@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from tests.e2e.application import Part, graph
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.objects import apply, pods
 from tests.e2e.manifests import objects
 from tests.e2e.world import LASTING, World
@@ -32,7 +33,7 @@ def test_every_link_of_the_real_graph_and_no_other(world: World) -> None:
 
 def test_nobody_is_unresolved_but_the_partner_outside(world: World) -> None:
     addresses = {row["peer"]["address"]["ip"] for row in world.rows() if row["peer"]["address"]}
-    assert addresses == {"203.0.113.10"}
+    assert addresses == {family.outside for family in FAMILIES}
 
 
 def test_each_flow_is_counted_once_though_both_nodes_share_a_kernel(world: World) -> None:

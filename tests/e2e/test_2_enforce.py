@@ -5,6 +5,7 @@ of the two, or a property of it that is named here: none is known for these poli
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from aggregator.model.verdict import Verdict
 from tests.cluster.controlplane import wait_until
 from tests.e2e.application import NAMESPACES, PARTS
-from tests.e2e.kube.layout import OUTSIDE, VISITOR
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.objects import apply, collection
 from tests.e2e.matrix import Tried, try_all
 from tests.e2e.proof import Proof
@@ -30,9 +31,11 @@ def proposals(world: World) -> dict[str, Any]:
     """By namespace, as anybody would fetch them, once a person has said who the partner outside is."""
     # The visitors come by a NodePort. kube-router, as other enforcers by iptables, judges before their address becomes
     # a node's: where web's pod is on the node that they call, it sees their own, which Wattle cannot, and says so.
-    visitors = {"direction": "ingress", "cidr": f"{VISITOR}/32", "port": 8080}
-    world.wattle.post("/workloads/shop/Deployment/web/decisions/cidrs", visitors, **{"If-Match": "*"})
-    alias = {"networks": [f"{OUTSIDE}/32"], "allowed": True, "reason": "the partner's API"}
+    for family in FAMILIES:
+        visitors = {"direction": "ingress", "cidr": f"{family.visitor}/{family.single}", "port": 8080}
+        world.wattle.post("/workloads/shop/Deployment/web/decisions/cidrs", visitors, **{"If-Match": "*"})
+    networks = [f"{family.outside}/{family.single}" for family in FAMILIES]
+    alias = {"networks": networks, "allowed": True, "reason": "the partner's API"}
     world.wattle.put("/aliases/partner", alias, **{"If-Match": "*"})
     found = {name: world.wattle.get(f"/namespaces/{name}/policy") for name in NAMESPACES}
     for name, proposal in found.items():
@@ -59,20 +62,22 @@ def applied(enforced: World, proposals: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_force(world: World, proposals: dict[str, Any]) -> bool:
-    """Each policy has a comment in the rules of a node that runs a pod of it; kube-router names policies there. A Job's
-    pods come and go.
+    """Each policy has a comment in the rules of a node that runs a pod of it, in each family: kube-router names
+    policies there. A Job's pods come and go.
     """
-    rules = "".join(node.inside("iptables-save") for node in world.cluster.nodes.values())
+    nodes = world.cluster.nodes.values()
+    rules = ["".join(node.rules(family) for node in nodes) for family in FAMILIES]
     passing = {f"wattle-{part.name}" for part in PARTS if part.kind in ONE_TIME}
     wanted = {name.partition("/")[2] for proposal in proposals.values() for name in proposal["policies"]} - passing
-    return all(f"nw policy {policy}" in rules for policy in wanted)
+    return all(f"nw policy {policy}" in found for policy in wanted for found in rules)
 
 
 def test_every_namespace_is_proposed_for_and_proved(proposals: dict[str, Any]) -> None:
     for name, proposal in proposals.items():
         assert proposal["policies"], name
         assert proposal["certificate"]["evaluators"] == ["compiled", "plain"]
-        assert "10.96." not in proposal["yaml"], "a Service's address is no peer"
+        for head in ("10.96.", "fd00:10:96:"):
+            assert head not in proposal["yaml"], "a Service's address is no peer"
 
 
 def test_the_application_keeps_working_for_a_minute(world: World, applied: dict[str, Any], proof: Proof) -> None:
@@ -97,16 +102,21 @@ def test_it_keeps_working_after_a_restart_of_every_pod(world: World, applied: di
 
 
 def test_the_matrix(world: World, applied: dict[str, Any], tmp_path: Path, proof: Proof) -> None:
-    """The enforcer refuses every pair outside the graph, lets every pair of it through, and says what we say."""
+    """The enforcer refuses every pair outside the graph, lets every pair of it through, and says what we say: in each
+    family.
+    """
     found = try_all(world, tmp_path)
     proof.matrix(found)
     assert len(found) > 300
-    assert _pairs(t for t in found if t.enforced and not t.in_graph) == [], "let through, not in the graph"
-    assert _pairs(t for t in found if not t.enforced and t.in_graph) == [], "in the graph, refused"
-    differing = [t for t in found if t.enforced is not (t.evaluated is Verdict.ALLOWED)]
-    assert _pairs(differing) == [], "the enforcer and our evaluator differ"
+    let_through = [(family, t) for t in found for family, passed in t.enforced.items() if passed]
+    refused = [(family, t) for t in found for family, passed in t.enforced.items() if not passed]
+    assert _pairs(let_through, lambda t: not t.in_graph) == [], "let through, not in the graph"
+    assert _pairs(refused, lambda t: t.in_graph) == [], "in the graph, refused"
+    assert _pairs(let_through, lambda t: t.evaluated is not Verdict.ALLOWED) == [], "let through, not allowed by us"
+    assert _pairs(refused, lambda t: t.evaluated is Verdict.ALLOWED) == [], "allowed by us, refused"
 
 
-def _pairs(found: Any) -> list[str]:
-    tried: list[Tried] = list(found)
-    return sorted(f"{t.pair}: {t.evaluated.value} by us" for t in tried)
+def _pairs(found: list[tuple[str, Tried]], wrong: Callable[[Tried], bool]) -> list[str]:
+    return sorted(
+        f"{tried.pair} over {family}: {tried.evaluated.value} by us" for family, tried in found if wrong(tried)
+    )

@@ -5,6 +5,7 @@ Each has a namespace of its own, in which `client` talks; what a case asserts is
 
 import time
 from collections.abc import Iterable
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from tests.cluster.controlplane import Raw, wait_until
 from tests.e2e.application import PARTNER_PORT, Part
-from tests.e2e.kube.layout import OUTSIDE
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.objects import apply, pods, programs, workload_ready
 from tests.e2e.manifests import manifests_of
 from tests.e2e.world import World
@@ -20,7 +21,18 @@ from tests.e2e.world import World
 ONLY_SPECIFIED, PROXY, INSIDE, OTHER, UNLABELLED = "case-1", "case-2", "case-3", "case-4", "case-5"
 ALL = (ONLY_SPECIFIED, PROXY, INSIDE, OTHER, UNLABELLED)
 ANYWHERE = {"If-Match": "*"}
-CONNECT = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=3)"
+# Ends with 0 where every address of a host was reached, with 1 where none was.
+CONNECT = """
+import socket, sys
+fates = set()
+for *_, address in socket.getaddrinfo(sys.argv[1], int(sys.argv[2]), type=socket.SOCK_STREAM):
+    try:
+        socket.create_connection(address[:2], timeout=3).close()
+        fates.add(0)
+    except OSError:
+        fates.add(1)
+sys.exit(fates.pop() if len(fates) == 1 else 2)
+"""
 NAME_LABEL = "kubernetes.io/metadata.name"
 
 
@@ -99,10 +111,13 @@ def put_in_force(world: World, texts: Iterable[str]) -> None:
 
 
 def reaches(world: World, namespace: str, host: str, port: int = 7000, *, source: str = "client") -> bool:
-    """Whether a new connection from inside the pod is let through. Names are looked up as the pod does."""
+    """Whether a new connection from inside the pod is let through, in each family alike. Names are looked up as the pod
+    does.
+    """
     [pod] = [pod for pod in pods(world.admin, namespace, f"app={source}") if "deletionTimestamp" not in pod["metadata"]]
     done = world.inside(pod, "/usr/bin/python3", "-c", CONNECT, host, str(port))
     assert "gaierror" not in done.stderr, f"{namespace} cannot look up {host}"
+    assert done.returncode in {0, 1}, f"{namespace} reaches {host} in one family only: {done.stderr}"
     return done.returncode == 0
 
 
@@ -122,11 +137,14 @@ def test_case_1_only_specified_communications(cases: World) -> None:
 def test_case_2_static_addresses_of_a_proxy(cases: World) -> None:
     """By a CIDR and port that nobody was seen using."""
     path = f"/workloads/{PROXY}/Deployment/client/decisions/cidrs"
-    typed = {"direction": "egress", "cidr": "203.0.113.0/28", "port": PARTNER_PORT}
-    cases.wattle.post(path, typed, **ANYWHERE)
+    for family in FAMILIES:
+        network = ip_network(f"{family.outside}/{family.single - 4}", strict=False)
+        typed = {"direction": "egress", "cidr": str(network), "port": PARTNER_PORT}
+        cases.wattle.post(path, typed, **ANYWHERE)
     put_in_force(cases, [proposed(cases, PROXY)["yaml"]])
-    assert reaches(cases, PROXY, OUTSIDE, PARTNER_PORT)
-    assert not reaches(cases, PROXY, OUTSIDE, PARTNER_PORT + 1)
+    for family in FAMILIES:
+        assert reaches(cases, PROXY, family.outside, PARTNER_PORT)
+        assert not reaches(cases, PROXY, family.outside, PARTNER_PORT + 1)
     assert reaches(cases, PROXY, "server")
 
 

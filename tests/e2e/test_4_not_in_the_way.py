@@ -1,5 +1,6 @@
 """Not in the way: the application neither needs Wattle nor notices it."""
 
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.wattle import DATABASE, NAMESPACE
 from tests.e2e.world import World
 
@@ -9,10 +10,14 @@ WATTLE = ("app.kubernetes.io/component=agent", "app.kubernetes.io/component=aggr
 def test_every_process_of_wattle_killed_in_mid_load(enforced: World) -> None:
     """No request fails, and the policies stay in force."""
     world = enforced
-    rules = [node.inside("iptables-save").count("KUBE-POD-FW") for node in world.cluster.nodes.values()]
+    rules = _pods_chains(world)
     with world.no_request_fails(30):
         for selector in WATTLE:
             world.kill(NAMESPACE, selector)
-    now = [node.inside("iptables-save").count("KUBE-POD-FW") for node in world.cluster.nodes.values()]
-    assert now == rules
+    assert _pods_chains(world) == rules
     world.wattle.wait_ready()
+
+
+def _pods_chains(world: World) -> list[int]:
+    nodes = world.cluster.nodes.values()
+    return [node.rules(family).count("KUBE-POD-FW") for node in nodes for family in FAMILIES]

@@ -16,9 +16,9 @@ from typing import Any
 
 from tests.cluster.controlplane import Raw, wait_until
 from tests.e2e import application
-from tests.e2e.application import NODE_PORT, PARTNER_PORT, PARTS, Edge, edge_of
+from tests.e2e.application import NODE_PORT, PARTNER_PORT, PARTS, Edge, at, edge_of
 from tests.e2e.kube.cluster import Cluster
-from tests.e2e.kube.layout import NODES, VISITOR
+from tests.e2e.kube.layout import FAMILIES, NODES
 from tests.e2e.kube.machine import STATE, start
 from tests.e2e.kube.objects import PROGRAMS, apply, pods, workload_ready
 from tests.e2e.manifests import objects
@@ -66,7 +66,11 @@ class World:
         # Wattle is there first, as it would be for an application that is deployed anew: nothing is missed.
         apply(self.admin, objects())
         self.wait_running()
-        calls = [{"to": f"http://{node.address}:{NODE_PORT}", "source": VISITOR} for node in NODES]
+        calls = [
+            {"to": f"http://{at(node.address(family))}:{NODE_PORT}", "source": family.visitor}
+            for node in NODES
+            for family in FAMILIES
+        ]
         self._outside("visitor", {"calls": calls})
 
     def wait_running(self, seconds: float = 240) -> None:

@@ -8,15 +8,14 @@ import os
 from pathlib import Path
 
 from tests.cluster.controlplane import Admin, wait_until
+from tests.e2e.kube import enforcer
 from tests.e2e.kube.controlplane import ControlPlane
 from tests.e2e.kube.imagestore import image_store
-from tests.e2e.kube.layout import DNS_ADDRESS, FABRIC, GATEWAY, NODES, OUTSIDE, VISITOR, Node
+from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
 from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
 from tests.e2e.kube.node import RunningNode
 from tests.e2e.kube.objects import apply, dns_objects, workload_ready
 from tests.e2e.kube.pki import Pki
-
-ENFORCERS_CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 
 
 class Cluster:
@@ -39,11 +38,13 @@ class Cluster:
         sweep()
         STATE.mkdir()
         leave_the_network()
-        prefix = FABRIC.rpartition("/")[2]
-        lines = ["link add fabric type bridge", f"addr add {GATEWAY}/{prefix} dev fabric", "link set fabric up"]
-        lines += [f"addr add {address}/32 dev lo" for address in (OUTSIDE, VISITOR)]
+        for key, value in SETTINGS.items():
+            (Path("/proc/sys/net") / key).write_text(value)
+        lines = ["link add fabric type bridge", "link set fabric up"]
+        for family in FAMILIES:
+            lines.append(f"addr add {family.gateway}/{family.prefix} dev fabric")
+            lines += [f"addr add {address}/{family.single} dev lo" for address in (family.outside, family.visitor)]
         run("ip", "-batch", "-", given="\n".join(lines) + "\n")
-        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         self.pki = Pki(STATE / "pki")
         self.control = ControlPlane(self.pki, self._programs)
         self.control.start()
@@ -53,7 +54,7 @@ class Cluster:
         for running in self.nodes.values():
             running.join(self.admin)
         for running in self.nodes.values():
-            run("ip", "route", "replace", running.pod_cidr, "via", running.node.address)
+            run("ip", "-batch", "-", given=running.routes())
             for other in self.nodes.values():
                 if other is not running:
                     running.route_to(other)
@@ -71,16 +72,19 @@ class Cluster:
         for running in self.nodes.values():
             running.start("kube-router")
         for running in self.nodes.values():
-            wait_until(
-                lambda running=running: "KUBE-ROUTER" in running.inside("iptables-save"), "the enforcer's chains", 60
-            )
+            for family in FAMILIES:
+                wait_until(
+                    lambda running=running, family=family: "KUBE-ROUTER" in running.rules(family),
+                    f"the enforcer's chains for {family.name}",
+                    60,
+                )
 
     def stop_enforcing(self) -> None:
         """End the enforcer on both nodes and take its rules away: left alone, they would outlive it."""
         for running in self.nodes.values():
             running.kill("kube-router")
-            kept = [line for line in running.inside("iptables-save").splitlines() if not _is_the_enforcers(line)]
-            running.inside("iptables-restore", given="\n".join(kept) + "\n")
+            for family in FAMILIES:
+                running.inside(f"ip{family.suffix}tables-restore", given=enforcer.without(running.rules(family)))
 
     def down(self) -> None:
         sweep()
@@ -89,14 +93,10 @@ class Cluster:
             self._lock = -1
 
     def _boot(self, node: Node) -> None:
-        running = RunningNode(node, pki=self.pki, programs=self._programs, enforcer=self.enforcer)
+        running = RunningNode(node, pki=self.pki, programs=self._programs, router=self.enforcer)
         running.boot(self._store)
         self.nodes[node.name] = running
 
     def _is_ready(self, node: str) -> bool:
         conditions = self.admin.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
         return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def _is_the_enforcers(rule: str) -> bool:
-    return any(chain in rule for chain in ENFORCERS_CHAINS)

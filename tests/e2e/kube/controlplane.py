@@ -4,7 +4,7 @@ import subprocess  # noqa: TC003 - Popen is what a daemon is held by
 from pathlib import Path
 
 from tests.cluster.controlplane import Admin, wait_until
-from tests.e2e.kube.layout import API_URL, GATEWAY, POD_CIDR, SERVICE_CIDR
+from tests.e2e.kube.layout import API_URL, GATEWAY, POD_CIDRS, SERVICE_CIDRS
 from tests.e2e.kube.machine import STATE, start
 from tests.e2e.kube.pki import Pki
 
@@ -65,7 +65,7 @@ class ControlPlane:
             f"--service-account-signing-key-file={path('sa.key')}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            f"--service-cluster-ip-range={SERVICE_CIDR}",
+            f"--service-cluster-ip-range={SERVICE_CIDRS}",
             "--allow-privileged=true",
             f"--kubelet-client-certificate={path('kubelet-client.crt')}",
             f"--kubelet-client-key={path('kubelet-client.key')}",
@@ -87,8 +87,8 @@ class ControlPlane:
             f"--root-ca-file={self._pki.path('ca.crt')}",
             f"--service-account-private-key-file={self._pki.path('sa.key')}",
             "--use-service-account-credentials=true",
-            f"--cluster-cidr={POD_CIDR}",
-            f"--service-cluster-ip-range={SERVICE_CIDR}",
+            f"--cluster-cidr={POD_CIDRS}",
+            f"--service-cluster-ip-range={SERVICE_CIDRS}",
             "--allocate-node-cidrs=true",
             # A node here is a few processes: when one is killed, its pods go on, as do those of a real node whose
             # kubelet restarts.

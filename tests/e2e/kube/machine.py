@@ -7,6 +7,7 @@ started: it ends what is in the directory, and the kernel drops the rest. It wor
 
 import ctypes
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -26,6 +27,20 @@ _started: "list[subprocess.Popen[bytes]]" = []  # to be waited for, once they we
 HIERARCHIES = "/proc/self/mountinfo"
 
 
+# What a dual-stack cluster asks of the kernel and its tools, tried in a network of its own.
+IPV6_TRIAL = """
+ip link set lo up
+ip addr add fd00::1/128 dev lo nodad
+test -e /proc/sys/net/bridge/bridge-nf-call-ip6tables
+ip6tables -t nat -A POSTROUTING -m comment --comment trial -j MASQUERADE
+ip6tables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT
+ip6tables -A FORWARD -j REJECT
+nft add table ip6 trial
+nft add chain ip6 trial post '{ type nat hook postrouting priority srcnat; }'
+nft add rule ip6 trial post masquerade
+"""
+
+
 class MachineError(Exception):
     """The machine did not do what the cluster needs; the message says which command and why."""
 
@@ -43,6 +58,18 @@ def run(*command: str, given: str | None = None, seconds: float = 120) -> str:
     if done.returncode:
         raise MachineError(f"`{' '.join(command)[:200]}` failed: {(done.stderr.strip() or done.stdout.strip())[-500:]}")
     return done.stdout
+
+
+@functools.cache
+def without_ipv6() -> str:
+    """Why the cluster is IPv4 only on this machine; "" where it is dual-stack."""
+    if os.environ.get("IPV6") == "no":
+        return "IPV6=no was asked for"
+    try:
+        run("unshare", "--net", "sh", "-ec", IPV6_TRIAL)
+    except (MachineError, OSError) as error:
+        return f"this machine cannot do IPv6: {str(error).rpartition('failed: ')[2]}"
+    return ""
 
 
 def hierarchies() -> tuple[Path, ...]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.controlplane import Admin, wait_until
+from tests.e2e.kube import enforcer
 from tests.e2e.kube.imagestore import CONTAINERD, link_store
-from tests.e2e.kube.layout import DNS_ADDRESS, DOMAIN, FABRIC, GATEWAY, POD_CIDR, SERVICE_CIDR, Node
+from tests.e2e.kube.layout import DNS_ADDRESS, DOMAIN, FAMILIES, POD_CIDRS, SETTINGS, Family, Node
 from tests.e2e.kube.machine import STATE, hold_namespaces, make_group, run, start
 from tests.e2e.kube.pki import Pki
 
@@ -42,12 +43,12 @@ DAEMONS = ("containerd", "kubelet", "kube-proxy", "kube-router")
 
 
 class RunningNode:
-    def __init__(self, node: Node, *, pki: Pki, programs: Path, enforcer: Path | None) -> None:
+    def __init__(self, node: Node, *, pki: Pki, programs: Path, router: Path | None) -> None:
         self.node = node
         self.folder = STATE / node.name
         self._pki = pki
         self._programs = programs
-        self._enforcer = enforcer
+        self._router = router
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -71,13 +72,23 @@ class RunningNode:
         self.start("kubelet")
         self.start("kube-proxy")
         path = f"/api/v1/nodes/{self.node.name}"
-        [self.pod_cidr] = wait_until(
-            lambda: admin.get(path)["spec"].get("podCIDRs"), f"{self.node.name}'s range of pod addresses", 120
+        self.pod_cidrs: list[str] = wait_until(
+            lambda: admin.get(path)["spec"].get("podCIDRs"), f"{self.node.name}'s ranges of pod addresses", 120
         )
+        assert len(self.pod_cidrs) == len(FAMILIES)
         self._write_cni()
 
+    def routes(self) -> str:
+        """The way to this node's pods, for `ip -batch`."""
+        ways = zip(self.pod_cidrs, self.node.addresses, strict=True)
+        return "".join(f"route replace {cidr} via {address}\n" for cidr, address in ways)
+
     def route_to(self, other: "RunningNode") -> None:
-        self.inside("ip", "route", "replace", other.pod_cidr, "via", other.node.address)
+        self.inside("ip", "-batch", "-", given=other.routes())
+
+    def rules(self, family: Family) -> str:
+        """What iptables holds of a family: the enforcer's rules, by the tables that it uses."""
+        return self.inside(f"ip{family.suffix}tables-save")
 
     def start(self, daemon: str) -> None:
         self._processes[daemon] = start(
@@ -108,25 +119,14 @@ class RunningNode:
                     f"--config={self._write('kubelet.yaml', yaml.safe_dump(self._kubelet()))}",
                     f"--kubeconfig={self._pki.kubeconfig(self.node.name)}",
                     f"--hostname-override={self.node.name}",
-                    f"--node-ip={self.node.address}",
+                    f"--node-ip={','.join(self.node.addresses)}",
                 ]
             case "kube-proxy":
                 settings = self._write("proxy.yaml", yaml.safe_dump(self._proxy()))
                 return [str(self._programs / "kube-proxy"), f"--config={settings}"]
-            case "kube-router":
-                return [
-                    str(self._enforcer),
-                    f"--kubeconfig={self._pki.kubeconfig('admin')}",
-                    f"--hostname-override={self.node.name}",
-                    "--run-firewall=true",
-                    "--run-router=false",
-                    "--run-service-proxy=false",
-                    "--run-loadbalancer=false",
-                    f"--service-cluster-ip-range={SERVICE_CIDR}",
-                    "--health-port=0",
-                    "--metrics-port=0",
-                    "--iptables-sync-period=1m",
-                ]
+            case "kube-router" if self._router is not None:
+                mends = enforcer.mends(self.folder / "mends")
+                return [*mends, *enforcer.command(self._router, self._pki.kubeconfig("admin"), self.node)]
         raise ValueError(daemon)
 
     def _kubelet(self) -> dict[str, object]:
@@ -165,7 +165,7 @@ class RunningNode:
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
             "mode": "nftables",
-            "clusterCIDR": POD_CIDR,
+            "clusterCIDR": POD_CIDRS,
             "clientConnection": {"kubeconfig": self._pki.kubeconfig("proxy")},
             "hostnameOverride": self.node.name,
             "oomScoreAdj": 0,
@@ -173,7 +173,11 @@ class RunningNode:
         }
 
     def _write_cni(self) -> None:
-        ipam = {"type": "host-local", "ranges": [[{"subnet": self.pod_cidr}]], "routes": [{"dst": "0.0.0.0/0"}]}
+        ipam = {
+            "type": "host-local",
+            "ranges": [[{"subnet": cidr}] for cidr in self.pod_cidrs],
+            "routes": [{"dst": family.everything} for family in FAMILIES],
+        }
         bridge = {
             "type": "bridge",
             "bridge": "cni0",
@@ -215,21 +219,17 @@ class RunningNode:
 
     def _wire(self) -> None:
         port = f"node{self.node.number}"
-        prefix = FABRIC.rpartition("/")[2]
         run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid))
         run("ip", "link", "set", port, "master", "fabric", "up")
-        lines = [
-            "link set lo up",
-            f"addr add {self.node.address}/{prefix} dev eth0",
-            "link set eth0 up",
-            f"route add default via {GATEWAY}",
-        ]
-        self.inside("ip", "-batch", "-", given="\n".join(lines) + "\n")
-        # Pods of one node meet on its bridge: without bridge-nf no packet of theirs would pass the enforcer's rules.
-        settings = {"ipv4/ip_forward": "1", "bridge/bridge-nf-call-iptables": "1"}
-        for key, value in settings.items():
+        for key, value in SETTINGS.items():
             self.inside("sh", "-ec", f"echo {value} > /proc/sys/net/{key}")
-        # As any cluster: towards the outside, pods go under their node's address.
-        rule = f"ip saddr {POD_CIDR} ip daddr != {{ {POD_CIDR}, {FABRIC} }} masquerade"
-        table = f"table ip outward {{ chain post {{ type nat hook postrouting priority srcnat; {rule}; }}; }}"
-        self.inside("nft", "-f", "-", given=table)
+        lines = ["link set lo up", "link set eth0 up"]
+        for family in FAMILIES:
+            lines.append(f"addr add {self.node.address(family)}/{family.prefix} dev eth0")
+            lines.append(f"route add default via {family.gateway}")
+            # As any cluster: towards the outside, pods go under their node's address.
+            ip = f"ip{family.suffix}"
+            rule = f"{ip} saddr {family.pods} {ip} daddr != {{ {family.pods}, {family.fabric} }} masquerade"
+            table = f"table {ip} outward {{ chain post {{ type nat hook postrouting priority srcnat; {rule}; }}; }}"
+            self.inside("nft", "-f", "-", given=table)
+        self.inside("ip", "-batch", "-", given="\n".join(lines) + "\n")

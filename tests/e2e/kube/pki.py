@@ -36,7 +36,8 @@ class Pki:
         for name, subject in CLIENTS.items():
             self._issue(name, subject)
         for node in NODES:
-            self._issue(node.name, f"/O=system:nodes/CN=system:node:{node.name}", f"DNS:{node.name},IP:{node.address}")
+            names = ",".join([f"DNS:{node.name}", *(f"IP:{address}" for address in node.addresses)])
+            self._issue(node.name, f"/O=system:nodes/CN=system:node:{node.name}", names)
         self._openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "sa.key")
         self._openssl("pkey", "-in", "sa.key", "-pubout", "-out", "sa.pub")
 

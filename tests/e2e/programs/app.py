@@ -1,7 +1,8 @@
 """One program for every service of the application: listeners, and callers that write down each request's fate.
 
 Enters: the environment variable PLAN, JSON: {"process", "listen": ["http:8080", ...], "calls": [{"to", "every", ...}],
-"lifetime"}. Leaves: one JSON line a second on standard output: the ledger, {"at", "calls": {to: [ok, failed,
+"lifetime"}. Listeners take both families, where there are two; a call whose scheme ends in a number ("tcp6://...") uses
+that family alone. Leaves: one JSON line a second on standard output: the ledger, {"at", "calls": {to: [ok, failed,
 connections, last error]}}, in totals since the start. Standard library, and psycopg2 where a call is to PostgreSQL.
 """
 
@@ -17,12 +18,20 @@ import sys
 import threading
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 ANSWER_SECONDS = 5.0
 LEDGER_SECONDS = 1.0
 RUNNING = threading.Event()  # SIGUSR1 clears it, SIGUSR2 sets it: a load that stands still can be counted exactly
 FRAME = struct.Struct(">I")
+FAMILIES = {"4": socket.AF_INET, "6": socket.AF_INET6}
+LISTENING = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+
+
+def accept_ipv4(listener: socket.socket) -> None:
+    """IPv4, too, on a socket of IPv6."""
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
 
 
 # ---- listeners
@@ -41,7 +50,14 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 
 class HttpServer(http.server.ThreadingHTTPServer):
+    address_family = LISTENING
     request_queue_size = 256
+
+    def server_bind(self) -> None:
+        """Without HTTPServer's, which looks its own name up: a link that nobody asked for."""
+        accept_ipv4(self.socket)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = "", self.server_address[1]
 
 
 class Framed(socketserver.BaseRequestHandler):
@@ -56,9 +72,14 @@ class Framed(socketserver.BaseRequestHandler):
 
 
 class TcpServer(socketserver.ThreadingTCPServer):
+    address_family = LISTENING
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 256
+
+    def server_bind(self) -> None:
+        accept_ipv4(self.socket)
+        super().server_bind()
 
 
 def read_exactly(connection: socket.socket, wanted: int) -> bytes:
@@ -77,8 +98,9 @@ def read_frame(connection: socket.socket) -> bytes:
 
 
 def serve_datagrams(port: int, *, answers: bool) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("0.0.0.0", port))
+    with socket.socket(LISTENING, socket.SOCK_DGRAM) as server:
+        accept_ipv4(server)
+        server.bind(("", port))
         while True:
             data, peer = server.recvfrom(65535)
             if answers:
@@ -90,9 +112,9 @@ def listen(wanted: str) -> None:
     port = int(number)
     match kind:
         case "http":
-            run = HttpServer(("0.0.0.0", port), Answer).serve_forever
+            run = HttpServer(("", port), Answer).serve_forever
         case "tcp":
-            run = TcpServer(("0.0.0.0", port), Framed).serve_forever
+            run = TcpServer(("", port), Framed).serve_forever
         case _:
             threading.Thread(
                 target=serve_datagrams, args=(port,), kwargs={"answers": kind == "udp"}, daemon=True
@@ -127,7 +149,7 @@ class Caller(threading.Thread):
     def once(self) -> bool:
         parts = urlsplit(self.to)
         try:
-            CALLS[parts.scheme](self, parts.hostname, parts.port)
+            CALLS[parts.scheme.rstrip("46")](self, self.looked_up(parts), parts.port)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is written down
             self.failed += 1
             self.error = f"{type(error).__name__}: {error}".strip()
@@ -137,6 +159,13 @@ class Caller(threading.Thread):
             return False
         self.ok += 1
         return True
+
+    def looked_up(self, parts: SplitResult) -> str:
+        """The host: its first address of the call's family, or its name where any family will do."""
+        family = FAMILIES.get(parts.scheme[-1])
+        if family is None:
+            return parts.hostname
+        return socket.getaddrinfo(parts.hostname, parts.port, family, socket.SOCK_STREAM)[0][4][0]
 
     def connect(self, host: str, port: int) -> socket.socket:
         if self.kept is not None:
@@ -192,8 +221,8 @@ class Caller(threading.Thread):
             connection.close()
 
     def udp(self, host: str, port: int) -> None:
-        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
             client.settimeout(ANSWER_SECONDS)
             client.sendto(b"hello", address)
             if client.recv(65535) != b"hello":
@@ -201,8 +230,8 @@ class Caller(threading.Thread):
 
     def statsd(self, host: str, port: int) -> None:
         """One way: nobody answers."""
-        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as client:
             client.sendto(b"requests:1|c", address)
 
 

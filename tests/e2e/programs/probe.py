@@ -15,6 +15,10 @@ ANSWER_SECONDS = 1.5
 AT_ONCE = 64
 
 
+def family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 async def ask_tcp(address: str, port: int) -> str:
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), ANSWER_SECONDS)
@@ -31,7 +35,7 @@ async def ask_tcp(address: str, port: int) -> str:
 async def ask_udp(address: str, port: int) -> str:
     """A server that says nothing is told from a refusal by the ICMP message that the enforcer sends."""
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as client:
         client.setblocking(False)
         client.connect((address, port))
         try:
@@ -66,15 +70,32 @@ async def close(_reader, writer) -> None:
     writer.close()
 
 
+def bound(address: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    """For its own family alone: the application may have a server on the other one."""
+    made = socket.socket(family_of(address), kind)
+    try:
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)
+        made.bind((address, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 async def answer(wanted: list) -> None:
     loop = asyncio.get_running_loop()
     kept = []
     for address, protocol, port in wanted:
         with contextlib.suppress(OSError):  # the application's own server is there
             if protocol == "TCP":
-                kept.append(await asyncio.start_server(close, address, port))
+                kept.append(await asyncio.start_server(close, sock=bound(address, port, socket.SOCK_STREAM)))
             else:
-                kept.append(await loop.create_datagram_endpoint(Echo, local_addr=(address, port)))
+                datagrams = bound(address, port, socket.SOCK_DGRAM)
+                kept.append(await loop.create_datagram_endpoint(Echo, sock=datagrams))
     print("ready", flush=True)
     await asyncio.Event().wait()
 
