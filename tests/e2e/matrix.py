@@ -21,7 +21,7 @@ from aggregator.model.protocol import Protocol
 from aggregator.model.verdict import Verdict
 from aggregator.policy.evaluation.endpoints import pair
 from aggregator.policy.evaluation.evaluate import evaluate
-from aggregator.policy.profiles.known import GENERIC
+from aggregator.policy.profiles.known import KUBE_ROUTER
 from aggregator.services.offline.load import Offline, load
 from tests.cluster.controlplane import Raw
 from tests.e2e.application import LISTED, PARTS, Part, graph
@@ -90,7 +90,7 @@ def _judged(offline: Offline, src: str, dst: str, protocol: str, port: int) -> V
     there = {str(pod): pod for pod in offline.cluster.pods}
     ends = pair(offline.cluster, there[src], there[dst])
     connection = Connection(src=ends[0], dst=ends[1], protocol=Protocol(protocol), port=port)
-    return evaluate(offline.policies, offline.cluster, connection, GENERIC).verdict
+    return evaluate(offline.policies, offline.cluster, connection, KUBE_ROUTER).verdict
 
 
 def snapshot(world: World, folder: Path) -> Offline:

@@ -97,6 +97,13 @@ def differing(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [pair for pair in pairs if not pair["agrees"]]
 
 
+def test_the_enforcer_is_recognised(guarded: World) -> None:
+    [aggregator] = pods(guarded.admin, NAMESPACE, "app.kubernetes.io/component=aggregator")
+    said = guarded.inside(aggregator, "wattle", "doctor").stdout
+    [line] = [line for line in said.splitlines() if "network plug-in" in line]
+    assert "kube-router" in line
+
+
 def test_with_the_enforcer_running_both_are_silent(guarded: World, tmp_path: Path) -> None:
     """The passive check has judged what there is: every link, and among them one that the policies deny."""
     assert not attempt(guarded)
@@ -121,7 +128,7 @@ def test_with_the_enforcer_stopped_the_passive_check_says_so(stopped: World, pro
     found = not_enforced(stopped)
     assert set(found) == {DENIED}
     event = found[DENIED]
-    assert event["cause"]
+    assert event["cause"] == "no network plug-in that enforces policies was recognised in this cluster"
     assert event["explanation"]
     assert event["nodes"]
     assert seconds < WITHIN_SECONDS

@@ -14,7 +14,7 @@ from tests.e2e.kube.imagestore import image_store
 from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
 from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
 from tests.e2e.kube.node import RunningNode
-from tests.e2e.kube.objects import apply, dns_objects, workload_ready
+from tests.e2e.kube.objects import apply, dns_objects, pods, workload_ready
 from tests.e2e.kube.pki import Pki
 
 
@@ -69,8 +69,10 @@ class Cluster:
         """Start the enforcer on both nodes, where there is one; in force once its chains are there."""
         if self.enforcer is None:
             return
-        for running in self.nodes.values():
-            running.start("kube-router")
+        apply(self.admin, [enforcer.daemon_set(self.enforcer, self.pki.kubeconfig("admin"), STATE / "mends")])
+        wait_until(
+            lambda: workload_ready(self.admin, enforcer.NAMESPACE, "DaemonSet", enforcer.NAME), "the enforcer", 120
+        )
         for running in self.nodes.values():
             for family in FAMILIES:
                 wait_until(
@@ -81,8 +83,11 @@ class Cluster:
 
     def stop_enforcing(self) -> None:
         """End the enforcer on both nodes and take its rules away: left alone, they would outlive it."""
+        self.admin.delete(f"/apis/apps/v1/namespaces/{enforcer.NAMESPACE}/daemonsets/{enforcer.NAME}")
+        wait_until(
+            lambda: not pods(self.admin, enforcer.NAMESPACE, f"k8s-app={enforcer.NAME}"), "the enforcer's end", 60
+        )
         for running in self.nodes.values():
-            running.kill("kube-router")
             for family in FAMILIES:
                 running.inside(f"ip{family.suffix}tables-restore", given=enforcer.without(running.rules(family)))
 
@@ -93,7 +98,7 @@ class Cluster:
             self._lock = -1
 
     def _boot(self, node: Node) -> None:
-        running = RunningNode(node, pki=self.pki, programs=self._programs, router=self.enforcer)
+        running = RunningNode(node, pki=self.pki, programs=self._programs)
         running.boot(self._store)
         self.nodes[node.name] = running
 

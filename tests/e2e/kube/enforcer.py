@@ -1,6 +1,7 @@
-"""The enforcer of NetworkPolicies on a node: kube-router, which does it by iptables and ipset.
+"""The enforcer of NetworkPolicies: kube-router, which does it by iptables and ipset, as a DaemonSet.
 
-Enters: its program and a kubeconfig. Leaves: its command, what goes before it, and rules without its own.
+Enters: its program and a kubeconfig. Leaves: its DaemonSet, which runs on the node's own files, where its iptables are;
+and rules without its own.
 
 For IPv6, release 2.1.0 needs two mends: its rules name a set of addresses without the prefix (inet6:) that the set was
 made with, so that ip6tables takes none of them, and its pods' chains refuse what neighbours find each other by. Both
@@ -10,33 +11,66 @@ are done to what it hands to ip6tables-restore; where they are not needed they c
 import re
 from pathlib import Path
 
-from tests.e2e.kube.layout import FAMILIES, Node
+from tests.cluster.controlplane import Raw
+from tests.e2e.kube.images import APPLICATION
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.machine import PATH
 
+NAMESPACE, NAME = "kube-system", "kube-router"
 CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 PERMITTED = "MARK --set-xmark 0x10000/0x10000"  # how its chains mark what a policy allows
 NEIGHBOURS = ("neighbour-solicitation", "neighbour-advertisement")
 
 
-def command(program: Path, kubeconfig: str, node: Node) -> list[str]:
-    return [
-        str(program),
-        f"--kubeconfig={kubeconfig}",
-        f"--hostname-override={node.name}",
-        "--run-firewall=true",
-        "--run-router=false",
-        "--run-service-proxy=false",
-        "--run-loadbalancer=false",
-        *(f"--service-cluster-ip-range={family.services}" for family in FAMILIES),
-        *(f"--enable-ipv{family.version}=true" for family in FAMILIES),
-        "--health-port=0",
-        "--metrics-port=0",
-        "--iptables-sync-period=1m",
-    ]
+def daemon_set(program: Path, kubeconfig: str, folder: Path) -> Raw:
+    """As kube-router's own is called and switched, so that it can be recognised. `folder`: for the mends."""
+    labels = {"k8s-app": NAME}
+    container = {
+        "name": NAME,
+        "image": APPLICATION,
+        "imagePullPolicy": "Never",
+        "command": ["/usr/sbin/chroot", "/host", str(program)],
+        "args": [
+            f"--kubeconfig={kubeconfig}",
+            "--hostname-override=$(NODE)",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            *(f"--service-cluster-ip-range={family.services}" for family in FAMILIES),
+            *(f"--enable-ipv{family.version}=true" for family in FAMILIES),
+            "--health-port=0",
+            "--metrics-port=0",
+            "--iptables-sync-period=1m",
+        ],
+        "env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "PATH", "value": f"{_mends(folder)}:{PATH}"},
+        ],
+        "securityContext": {"privileged": True},
+        "volumeMounts": [{"name": "host", "mountPath": "/host"}],
+    }
+    spec = {
+        "hostNetwork": True,
+        "priorityClassName": "system-node-critical",
+        "terminationGracePeriodSeconds": 1,
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [container],
+        "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
 
 
-def mends(folder: Path) -> list[str]:
-    """What runs a command with an ip6tables-restore of ours, which lies in the folder."""
+def _mends(folder: Path) -> Path:
+    """A folder that holds an ip6tables-restore of ours."""
     folder.mkdir(exist_ok=True)
     let_through = "".join(rf"\1 -p icmpv6 --icmpv6-type {kind} -j {PERMITTED}\n" for kind in NEIGHBOURS)
     edits = ["s|--match-set KUBE-|--match-set inet6:KUBE-|g", rf"s|^(-A KUBE-POD-FW-\S+) .*-j REJECT.*|{let_through}&|"]
@@ -44,7 +78,7 @@ def mends(folder: Path) -> list[str]:
     mended = folder / "ip6tables-restore"
     mended.write_text(f'#!/bin/sh\nPATH={PATH}\nsed -E {script} | ip6tables-restore "$@"\n')
     mended.chmod(0o755)
-    return ["env", f"PATH={folder}:{PATH}"]
+    return folder
 
 
 def without(rules: str) -> str:

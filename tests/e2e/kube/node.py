@@ -1,4 +1,4 @@
-"""One node: namespaces of its own, containerd, a CNI bridge, kubelet, kube-proxy, and the policies' enforcer.
+"""One node: namespaces of its own, containerd, a CNI bridge, kubelet and kube-proxy.
 
 Its folders (/var/lib/kubelet, /var/log/pods, /run/containerd ...) are where every node has them, each bound over by one
 of this node's own in its mount namespace: what a pod mounts from the node's disk is its own node's. bpffs is a new one,
@@ -12,7 +12,6 @@ from pathlib import Path
 import yaml
 
 from tests.cluster.controlplane import Admin, wait_until
-from tests.e2e.kube import enforcer
 from tests.e2e.kube.imagestore import CONTAINERD, link_store
 from tests.e2e.kube.layout import DNS_ADDRESS, DOMAIN, FAMILIES, POD_CIDRS, SETTINGS, Family, Node
 from tests.e2e.kube.machine import STATE, hold_namespaces, make_group, run, start
@@ -39,16 +38,14 @@ KEPT = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
-DAEMONS = ("containerd", "kubelet", "kube-proxy", "kube-router")
 
 
 class RunningNode:
-    def __init__(self, node: Node, *, pki: Pki, programs: Path, router: Path | None) -> None:
+    def __init__(self, node: Node, *, pki: Pki, programs: Path) -> None:
         self.node = node
         self.folder = STATE / node.name
         self._pki = pki
         self._programs = programs
-        self._router = router
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -124,9 +121,6 @@ class RunningNode:
             case "kube-proxy":
                 settings = self._write("proxy.yaml", yaml.safe_dump(self._proxy()))
                 return [str(self._programs / "kube-proxy"), f"--config={settings}"]
-            case "kube-router" if self._router is not None:
-                mends = enforcer.mends(self.folder / "mends")
-                return [*mends, *enforcer.command(self._router, self._pki.kubeconfig("admin"), self.node)]
         raise ValueError(daemon)
 
     def _kubelet(self) -> dict[str, object]:
