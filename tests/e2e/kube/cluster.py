@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 
 from tests.cluster.controlplane import Admin, wait_until
-from tests.e2e.kube import enforcer
 from tests.e2e.kube.controlplane import ControlPlane
 from tests.e2e.kube.imagestore import image_store
 from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
@@ -70,7 +69,7 @@ class Cluster:
         if self.enforcer is None:
             return
         for running in self.nodes.values():
-            running.start("kube-router")
+            running.enforce(self.enforcer)
         for running in self.nodes.values():
             for family in FAMILIES:
                 wait_until(
@@ -80,11 +79,9 @@ class Cluster:
                 )
 
     def stop_enforcing(self) -> None:
-        """End the enforcer on both nodes and take its rules away: left alone, they would outlive it."""
+        """End the enforcer on both nodes, with its rules."""
         for running in self.nodes.values():
-            running.kill("kube-router")
-            for family in FAMILIES:
-                running.inside(f"ip{family.suffix}tables-restore", given=enforcer.without(running.rules(family)))
+            running.stop_enforcing()
 
     def down(self) -> None:
         sweep()
@@ -93,7 +90,7 @@ class Cluster:
             self._lock = -1
 
     def _boot(self, node: Node) -> None:
-        running = RunningNode(node, pki=self.pki, programs=self._programs, router=self.enforcer)
+        running = RunningNode(node, pki=self.pki, programs=self._programs)
         running.boot(self._store)
         self.nodes[node.name] = running
 

@@ -1,25 +1,30 @@
 """The enforcer of NetworkPolicies on a node: kube-router, which does it by iptables and ipset.
 
-Enters: its program and a kubeconfig. Leaves: its command, what goes before it, and rules without its own.
+Enters: its program and a kubeconfig. Leaves: the command of a process for one family, and rules without its own.
 
-For IPv6, release 2.1.0 needs two mends: its rules name a set of addresses without the prefix (inet6:) that the set was
-made with, so that ip6tables takes none of them, and its pods' chains refuse what neighbours find each other by. Both
-are done to what it hands to ip6tables-restore; where they are not needed they change nothing.
+Two families are more than its release 2.1.0 can do without help: its IPv6 rules name a set of addresses without the
+prefix (inet6:) that the set was made with, so that ip6tables takes none of them; its pods' chains refuse what
+neighbours find each other by; and what it writes of one family's sets takes the other's back to what they held before.
+So each family has a process of its own, which is shown its own sets alone, and whose rules are mended on their way to
+ip6tables-restore. Where this is not needed it changes nothing.
 """
 
 import re
 from pathlib import Path
 
-from tests.e2e.kube.layout import FAMILIES, Node
+from tests.e2e.kube.layout import Family, Node
 from tests.e2e.kube.machine import PATH
 
 CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 PERMITTED = "MARK --set-xmark 0x10000/0x10000"  # how its chains mark what a policy allows
 NEIGHBOURS = ("neighbour-solicitation", "neighbour-advertisement")
+OWN_SETS = {4: "grep -v inet6:", 6: "grep inet6:"}
 
 
-def command(program: Path, kubeconfig: str, node: Node) -> list[str]:
+def command(program: Path, kubeconfig: str, node: Node, family: Family, folder: Path) -> list[str]:
+    """`folder`: of this process alone, for what stands before ipset and ip6tables-restore."""
     return [
+        *_with_mends(family, folder),
         str(program),
         f"--kubeconfig={kubeconfig}",
         f"--hostname-override={node.name}",
@@ -27,24 +32,30 @@ def command(program: Path, kubeconfig: str, node: Node) -> list[str]:
         "--run-router=false",
         "--run-service-proxy=false",
         "--run-loadbalancer=false",
-        *(f"--service-cluster-ip-range={family.services}" for family in FAMILIES),
-        *(f"--enable-ipv{family.version}=true" for family in FAMILIES),
+        f"--service-cluster-ip-range={family.services}",
+        f"--enable-ipv4={str(family.version == 4).lower()}",
+        f"--enable-ipv6={str(family.version == 6).lower()}",
         "--health-port=0",
         "--metrics-port=0",
         "--iptables-sync-period=1m",
     ]
 
 
-def mends(folder: Path) -> list[str]:
-    """What runs a command with an ip6tables-restore of ours, which lies in the folder."""
+def _with_mends(family: Family, folder: Path) -> list[str]:
     folder.mkdir(exist_ok=True)
+    _program(
+        folder / "ipset", f'[ "$1" != save ] || {{ ipset "$@" | {OWN_SETS[family.version]}; exit 0; }}\nipset "$@"'
+    )
     let_through = "".join(rf"\1 -p icmpv6 --icmpv6-type {kind} -j {PERMITTED}\n" for kind in NEIGHBOURS)
     edits = ["s|--match-set KUBE-|--match-set inet6:KUBE-|g", rf"s|^(-A KUBE-POD-FW-\S+) .*-j REJECT.*|{let_through}&|"]
     script = " ".join(f"-e '{edit}'" for edit in edits)
-    mended = folder / "ip6tables-restore"
-    mended.write_text(f'#!/bin/sh\nPATH={PATH}\nsed -E {script} | ip6tables-restore "$@"\n')
-    mended.chmod(0o755)
+    _program(folder / "ip6tables-restore", f'sed -E {script} | ip6tables-restore "$@"')
     return ["env", f"PATH={folder}:{PATH}"]
+
+
+def _program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\nPATH={PATH}\n{script}\n")
+    path.chmod(0o755)
 
 
 def without(rules: str) -> str:

@@ -39,16 +39,14 @@ KEPT = {
     "kernel/keys/root_maxkeys": "1000000",
     "kernel/keys/root_maxbytes": "25000000",
 }
-DAEMONS = ("containerd", "kubelet", "kube-proxy", "kube-router")
 
 
 class RunningNode:
-    def __init__(self, node: Node, *, pki: Pki, programs: Path, router: Path | None) -> None:
+    def __init__(self, node: Node, *, pki: Pki, programs: Path) -> None:
         self.node = node
         self.folder = STATE / node.name
         self._pki = pki
         self._programs = programs
-        self._router = router
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -98,6 +96,20 @@ class RunningNode:
             environment={"CONTAINERD_ADDRESS": "/run/containerd/containerd.sock"},
         )
 
+    def enforce(self, program: Path) -> None:
+        """Start the enforcer, of each family."""
+        for family in FAMILIES:
+            name = _enforcer_of(family)
+            own = self.folder / name
+            command = enforcer.command(program, self._pki.kubeconfig("admin"), self.node, family, own)
+            self._processes[name] = start(f"{self.node.name}-{name}", command, inside=self.pid)
+
+    def stop_enforcing(self) -> None:
+        """End the enforcer and take its rules away: left alone, they would outlive it."""
+        for family in FAMILIES:
+            self.kill(_enforcer_of(family))
+            self.inside(f"ip{family.suffix}tables-restore", given=enforcer.without(self.rules(family)))
+
     def kill(self, daemon: str) -> None:
         process = self._processes.pop(daemon)
         process.kill()
@@ -124,9 +136,6 @@ class RunningNode:
             case "kube-proxy":
                 settings = self._write("proxy.yaml", yaml.safe_dump(self._proxy()))
                 return [str(self._programs / "kube-proxy"), f"--config={settings}"]
-            case "kube-router" if self._router is not None:
-                mends = enforcer.mends(self.folder / "mends")
-                return [*mends, *enforcer.command(self._router, self._pki.kubeconfig("admin"), self.node)]
         raise ValueError(daemon)
 
     def _kubelet(self) -> dict[str, object]:
@@ -233,3 +242,7 @@ class RunningNode:
             table = f"table {ip} outward {{ chain post {{ type nat hook postrouting priority srcnat; {rule}; }}; }}"
             self.inside("nft", "-f", "-", given=table)
         self.inside("ip", "-batch", "-", given="\n".join(lines) + "\n")
+
+
+def _enforcer_of(family: Family) -> str:
+    return f"kube-router-{family.name}"
