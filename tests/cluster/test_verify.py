@@ -41,7 +41,7 @@ class ProbeKubelet(Kubelet):
             if p["metadata"]["name"].startswith("wattle-verify")
         }
         own = pod["metadata"]["labels"]["app"]
-        said = ["open" if not self.enforced or (own, servers[t[0]]) != ("c", "b") else "no-answer" for t in targets]
+        said = ["open" if not self.enforced or (own, servers[t[0][0]]) != ("c", "b") else "no-answer" for t in targets]
         state = {"exitCode": 0, "message": json.dumps(said), "startedAt": None, "finishedAt": None}
         container = {"name": "probe", "image": "none", "imageID": "", "ready": False, "restartCount": 0}
         self._status(

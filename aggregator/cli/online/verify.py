@@ -62,7 +62,8 @@ def _note(text: str) -> None:
 def _row(tried: Tried) -> list[str | Text]:
     word, style = _WORDS[tried.agrees]
     pair = tried.pair
-    return [str(pair), pair.expected.value, tried.outcome or "-", Text(word, style=style), pair.because]
+    happened = f"{tried.outcome} over {tried.over}" if tried.over else tried.outcome or "-"
+    return [str(pair), pair.expected.value, happened, Text(word, style=style), pair.because]
 
 
 def _sum_up(report: Report) -> None:
@@ -86,6 +87,7 @@ def _data(report: Report) -> dict[str, object]:
                 "port": t.pair.port,
                 "expected": t.pair.expected.value,
                 "outcome": t.outcome,
+                "over": t.over,
                 "agrees": t.agrees,
                 "because": t.pair.because,
             }

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from aggregator.cluster.transport import ApiError
@@ -50,16 +51,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """`outcome`: open, refused, no-answer, or "" when it was not tried."""
+    """`outcome`: open, refused, no-answer, or "" when it was not tried. Where the families of addresses met different
+    fates it is the one that differs, and `over` says of which family.
+    """
 
     pair: Pair
     outcome: str
+    over: str = ""
 
     @property
     def agrees(self) -> bool | None:
-        if not self.outcome:
-            return None
-        return (self.outcome == "open") == (self.pair.expected is Verdict.ALLOWED)
+        return _agrees(self.pair, self.outcome) if self.outcome else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +177,8 @@ class _Run:
     name: str
     owners: Mapping[str, dict[str, Any]]
 
-    def servers(self, pairs: Sequence[Pair]) -> dict[Pod, str]:
-        """The address of a server for each destination."""
+    def servers(self, pairs: Sequence[Pair]) -> dict[Pod, tuple[str, ...]]:
+        """The addresses, one of each family, of a server for each destination."""
         ports: dict[Pod, set[int]] = {}
         for pair in pairs:
             ports.setdefault(pair.dst, set()).add(pair.port)
@@ -187,9 +189,9 @@ class _Run:
             like: self._wait(probe, lambda s: s.get("podIP") and s.get("phase") == "Running", "start")
             for like, probe in probes.items()
         }
-        return {like: str(status["podIP"]) for like, status in running.items()}
+        return {like: _addresses(status) for like, status in running.items()}
 
-    def clients(self, pairs: Sequence[Pair], servers: Mapping[Pod, str]) -> list[Tried]:
+    def clients(self, pairs: Sequence[Pair], servers: Mapping[Pod, tuple[str, ...]]) -> list[Tried]:
         by_source: dict[Pod, list[Pair]] = {}
         for pair in pairs:
             by_source.setdefault(pair.src, []).append(pair)
@@ -204,7 +206,7 @@ class _Run:
                 probes[like], lambda s: s.get("phase") in {"Succeeded", "Failed"}, "finish", within_seconds=longest
             )
             said = [*_said(status), *[""] * len(own)]
-            tried += [Tried(pair=pair, outcome=outcome) for pair, outcome in zip(own, said, strict=False)]
+            tried += [_tried(pair, servers[pair.dst], words) for pair, words in zip(own, said, strict=False)]
         return tried
 
     def _probe(self, suffix: str, like: Pod) -> objects.Probe:
@@ -237,6 +239,23 @@ class _Run:
                 phase = status.get("phase", "unknown")
                 raise InputError(f"the pod {probe.name} did not {what} in time (it is {phase}): see kubectl describe")
             time.sleep(self.asked.poll_seconds)
+
+
+def _addresses(status: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(entry["ip"]) for entry in status.get("podIPs") or ({"ip": status["podIP"]},))
+
+
+def _agrees(pair: Pair, fate: str) -> bool:
+    return (fate == "open") == (pair.expected is Verdict.ALLOWED)
+
+
+def _tried(pair: Pair, addresses: Sequence[str], words: str) -> Tried:
+    """From one word for each address, or one for all."""
+    fates = words.split(",")
+    differing = next((number for number, fate in enumerate(fates) if not _agrees(pair, fate)), 0)
+    alike = len({_agrees(pair, fate) for fate in fates}) == 1
+    over = "" if alike else f"IPv{ip_address(addresses[differing]).version}"
+    return Tried(pair=pair, outcome=fates[differing], over=over)
 
 
 def _said(status: Mapping[str, Any]) -> list[str]:
