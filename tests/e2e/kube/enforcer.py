@@ -3,9 +3,11 @@
 Enters: its program and a kubeconfig. Leaves: its DaemonSet, which runs on the node's own files, where its iptables are;
 and rules without its own.
 
-For IPv6, release 2.1.0 needs two mends: its rules name a set of addresses without the prefix (inet6:) that the set was
-made with, so that ip6tables takes none of them, and its pods' chains refuse what neighbours find each other by. Both
-are done to what it hands to ip6tables-restore; where they are not needed they change nothing.
+Two families are more than its release 2.1.0 can do without help: its IPv6 rules name a set of addresses without the
+prefix (inet6:) that the set was made with, so that ip6tables takes none of them; its pods' chains refuse what
+neighbours find each other by; and what it writes of one family's sets takes the other's back to what they held before.
+So each family has a container of its own, which is shown its own sets alone, and whose rules are mended on their way to
+ip6tables-restore. Where this is not needed it changes nothing.
 """
 
 import re
@@ -13,49 +15,25 @@ from pathlib import Path
 
 from tests.cluster.controlplane import Raw
 from tests.e2e.kube.images import APPLICATION
-from tests.e2e.kube.layout import FAMILIES
+from tests.e2e.kube.layout import FAMILIES, Family
 from tests.e2e.kube.machine import PATH
 
 NAMESPACE, NAME = "kube-system", "kube-router"
 CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 PERMITTED = "MARK --set-xmark 0x10000/0x10000"  # how its chains mark what a policy allows
 NEIGHBOURS = ("neighbour-solicitation", "neighbour-advertisement")
+OWN_SETS = {4: "grep -v inet6:", 6: "grep inet6:"}
 
 
 def daemon_set(program: Path, kubeconfig: str, folder: Path) -> Raw:
     """As kube-router's own is called and switched, so that it can be recognised. `folder`: for the mends."""
     labels = {"k8s-app": NAME}
-    container = {
-        "name": NAME,
-        "image": APPLICATION,
-        "imagePullPolicy": "Never",
-        "command": ["/usr/sbin/chroot", "/host", str(program)],
-        "args": [
-            f"--kubeconfig={kubeconfig}",
-            "--hostname-override=$(NODE)",
-            "--run-firewall=true",
-            "--run-router=false",
-            "--run-service-proxy=false",
-            "--run-loadbalancer=false",
-            *(f"--service-cluster-ip-range={family.services}" for family in FAMILIES),
-            *(f"--enable-ipv{family.version}=true" for family in FAMILIES),
-            "--health-port=0",
-            "--metrics-port=0",
-            "--iptables-sync-period=1m",
-        ],
-        "env": [
-            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
-            {"name": "PATH", "value": f"{_mends(folder)}:{PATH}"},
-        ],
-        "securityContext": {"privileged": True},
-        "volumeMounts": [{"name": "host", "mountPath": "/host"}],
-    }
     spec = {
         "hostNetwork": True,
         "priorityClassName": "system-node-critical",
         "terminationGracePeriodSeconds": 1,
         "tolerations": [{"operator": "Exists"}],
-        "containers": [container],
+        "containers": [_container(program, kubeconfig, family, folder) for family in FAMILIES],
         "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
     }
     return {
@@ -69,16 +47,51 @@ def daemon_set(program: Path, kubeconfig: str, folder: Path) -> Raw:
     }
 
 
-def _mends(folder: Path) -> Path:
-    """A folder that holds an ip6tables-restore of ours."""
-    folder.mkdir(exist_ok=True)
+def _container(program: Path, kubeconfig: str, family: Family, folder: Path) -> Raw:
+    return {
+        "name": f"{NAME}{family.suffix}",
+        "image": APPLICATION,
+        "imagePullPolicy": "Never",
+        "command": ["/usr/sbin/chroot", "/host", str(program)],
+        "args": [
+            f"--kubeconfig={kubeconfig}",
+            "--hostname-override=$(NODE)",
+            "--run-firewall=true",
+            "--run-router=false",
+            "--run-service-proxy=false",
+            "--run-loadbalancer=false",
+            f"--service-cluster-ip-range={family.services}",
+            f"--enable-ipv4={str(family.version == 4).lower()}",
+            f"--enable-ipv6={str(family.version == 6).lower()}",
+            "--health-port=0",
+            "--metrics-port=0",
+            "--iptables-sync-period=1m",
+        ],
+        "env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "PATH", "value": f"{_mends(family, folder)}:{PATH}"},
+        ],
+        "securityContext": {"privileged": True},
+        "volumeMounts": [{"name": "host", "mountPath": "/host"}],
+    }
+
+
+def _mends(family: Family, folder: Path) -> Path:
+    """A folder with what stands before ipset and ip6tables-restore."""
+    own = folder / family.name
+    own.mkdir(parents=True, exist_ok=True)
+    shown = f'ipset "$@" | {OWN_SETS[family.version]}'
+    _program(own / "ipset", f'[ "$1" != save ] || {{ {shown}; exit 0; }}\nipset "$@"')
     let_through = "".join(rf"\1 -p icmpv6 --icmpv6-type {kind} -j {PERMITTED}\n" for kind in NEIGHBOURS)
     edits = ["s|--match-set KUBE-|--match-set inet6:KUBE-|g", rf"s|^(-A KUBE-POD-FW-\S+) .*-j REJECT.*|{let_through}&|"]
     script = " ".join(f"-e '{edit}'" for edit in edits)
-    mended = folder / "ip6tables-restore"
-    mended.write_text(f'#!/bin/sh\nPATH={PATH}\nsed -E {script} | ip6tables-restore "$@"\n')
-    mended.chmod(0o755)
-    return folder
+    _program(own / "ip6tables-restore", f'sed -E {script} | ip6tables-restore "$@"')
+    return own
+
+
+def _program(path: Path, script: str) -> None:
+    path.write_text(f"#!/bin/sh\nPATH={PATH}\n{script}\n")
+    path.chmod(0o755)
 
 
 def without(rules: str) -> str:
