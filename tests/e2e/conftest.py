@@ -51,6 +51,7 @@ def cluster() -> Iterator[Cluster]:
         made.enforcer = enforcer()
     except NotToBeHad as reason:
         made.without_enforcer = str(reason)
+    made.reserve()
     try:
         made.up()
         yield made

@@ -4,6 +4,7 @@ import time
 from ipaddress import ip_address
 from typing import Any
 
+from tests.cluster.controlplane import wait_until
 from tests.e2e.application import Part, graph
 from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.objects import apply, pods
@@ -62,11 +63,15 @@ def test_a_reused_address_changes_nothing(world: World) -> None:
         for node in world.cluster.nodes.values():
             for last in (node.own("/var/lib/cni") / "networks" / "pods").glob("last_reserved_ip.*"):
                 last.unlink()  # CNI's host-local would go on from there, round the whole range
+        gone: set[str] = set()
         for part in victims:
             for pod in pods(world.admin, part.namespace, f"app={part.name}"):
                 owners |= dict.fromkeys(_addresses(pod), part.name)
+                gone.add(pod["metadata"]["uid"])
                 world.admin.delete(f"/api/v1/namespaces/{part.namespace}/pods/{pod['metadata']['name']}", now=True)
-        world.wait_running()
+        # Those that come are not deleted before their addresses are known to anybody.
+        for part in victims:
+            wait_until(lambda part=part, gone=gone: _replaced(world, part, gone), f"another {part.key}", 120)
         now = {address: part.name for part in victims for pod in _live(world, part) for address in _addresses(pod)}
         reused |= {ip_address(address).version for address, name in now.items() if owners.get(address, name) != name}
         if reused == wanted:
@@ -74,6 +79,17 @@ def test_a_reused_address_changes_nothing(world: World) -> None:
     assert reused == wanted, "no address went from one workload to another"
     time.sleep(15)
     learned_is_the_graph(world, 60)
+
+
+def _replaced(world: World, part: Part, gone: set[str]) -> bool:
+    live = _live(world, part)
+    ready = [pod for pod in live if any(c["type"] == "Ready" and c["status"] == "True" for c in _conditions(pod))]
+    return len(ready) == part.replicas and not gone & {pod["metadata"]["uid"] for pod in live}
+
+
+def _conditions(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pod["status"].get("conditions", [])
+    return found
 
 
 def _addresses(pod: dict[str, Any]) -> list[str]:

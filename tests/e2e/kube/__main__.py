@@ -15,6 +15,7 @@ def main() -> None:
     images = [application_images(), *wattle_images()]
     cluster = Cluster(programs=binaries(PROGRAMS + NODE_PROGRAMS), images=images)
     cluster.enforcer = enforcer()
+    cluster.reserve()
     try:
         cluster.up()
         print(

@@ -33,8 +33,12 @@ class Cluster:
     def admin(self) -> Admin:
         return self.control.admin
 
-    def up(self) -> None:
+    def reserve(self) -> None:
+        """The machine, for this one: until then `down` would take away another's."""
         self._lock = hold()
+
+    def up(self) -> None:
+        assert self._lock >= 0, "reserve the machine first"
         sweep()
         STATE.mkdir()
         leave_the_network()
@@ -93,9 +97,8 @@ class Cluster:
 
     def down(self) -> None:
         sweep()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        os.close(self._lock)
+        self._lock = -1
 
     def _boot(self, node: Node) -> None:
         running = RunningNode(node, pki=self.pki, programs=self._programs)
