@@ -5,9 +5,10 @@ and rules without its own.
 
 Two families are more than its release 2.1.0 can do without help: its IPv6 rules name a set of addresses without the
 prefix (inet6:) that the set was made with, so that ip6tables takes none of them; its pods' chains refuse what
-neighbours find each other by; and what it writes of one family's sets takes the other's back to what they held before.
-So each family has a container of its own, which is shown its own sets alone, and whose rules are mended on their way to
-ip6tables-restore. Where this is not needed it changes nothing.
+neighbours find each other by; what it writes of one family's sets takes the other's back to what they held before; and
+without IPv4 it finds no pods on its node, whose addresses it compares with IPv4 ones. So each family has a container of
+its own, which reads and writes its own sets alone. The one for IPv6 does IPv4, too, to no effect, and its rules are
+mended on their way to ip6tables-restore. Where this is not needed it changes nothing.
 """
 
 import re
@@ -22,7 +23,7 @@ NAMESPACE, NAME = "kube-system", "kube-router"
 CHAINS = ("KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
 PERMITTED = "MARK --set-xmark 0x10000/0x10000"  # how its chains mark what a policy allows
 NEIGHBOURS = ("neighbour-solicitation", "neighbour-advertisement")
-OWN_SETS = {4: "grep -v inet6:", 6: "grep inet6:"}
+OWN_SETS = {4: "!/family inet6/", 6: "/family inet6/"}  # of lines that create one
 
 
 def daemon_set(program: Path, kubeconfig: str, folder: Path) -> Raw:
@@ -48,6 +49,7 @@ def daemon_set(program: Path, kubeconfig: str, folder: Path) -> Raw:
 
 
 def _container(program: Path, kubeconfig: str, family: Family, folder: Path) -> Raw:
+    enabled = [each for each in FAMILIES if each.version <= family.version]
     return {
         "name": f"{NAME}{family.suffix}",
         "image": APPLICATION,
@@ -60,8 +62,8 @@ def _container(program: Path, kubeconfig: str, family: Family, folder: Path) -> 
             "--run-router=false",
             "--run-service-proxy=false",
             "--run-loadbalancer=false",
-            f"--service-cluster-ip-range={family.services}",
-            f"--enable-ipv4={str(family.version == 4).lower()}",
+            *(f"--service-cluster-ip-range={each.services}" for each in enabled),
+            "--enable-ipv4=true",
             f"--enable-ipv6={str(family.version == 6).lower()}",
             "--health-port=0",
             "--metrics-port=0",
@@ -77,15 +79,18 @@ def _container(program: Path, kubeconfig: str, family: Family, folder: Path) -> 
 
 
 def _mends(family: Family, folder: Path) -> Path:
-    """A folder with what stands before ipset and ip6tables-restore."""
+    """A folder with what stands before ipset and the programs that take rules."""
     own = folder / family.name
     own.mkdir(parents=True, exist_ok=True)
-    shown = f'ipset "$@" | {OWN_SETS[family.version]}'
-    _program(own / "ipset", f'[ "$1" != save ] || {{ {shown}; exit 0; }}\nipset "$@"')
-    let_through = "".join(rf"\1 -p icmpv6 --icmpv6-type {kind} -j {PERMITTED}\n" for kind in NEIGHBOURS)
-    edits = ["s|--match-set KUBE-|--match-set inet6:KUBE-|g", rf"s|^(-A KUBE-POD-FW-\S+) .*-j REJECT.*|{let_through}&|"]
-    script = " ".join(f"-e '{edit}'" for edit in edits)
-    _program(own / "ip6tables-restore", f'sed -E {script} | ip6tables-restore "$@"')
+    own_sets = f"awk '/^create /{{ own[$2] = {OWN_SETS[family.version]} }} own[$2]'"
+    cases = f'save) ipset "$@" | {own_sets} ;; restore) {own_sets} | ipset "$@" ;; *) ipset "$@" ;;'
+    _program(own / "ipset", f'case "$1" in {cases} esac')
+    if family.version == 6:
+        let_through = "".join(rf"\1 -p icmpv6 --icmpv6-type {kind} -j {PERMITTED}\n" for kind in NEIGHBOURS)
+        rejecting = rf"s|^(-A KUBE-POD-FW-\S+) .*-j REJECT.*|{let_through}&|"
+        edits = f"-e 's|--match-set KUBE-|--match-set inet6:KUBE-|g' -e '{rejecting}'"
+        _program(own / "ip6tables-restore", f'sed -E {edits} | ip6tables-restore "$@"')
+        _program(own / "iptables-restore", "cat > /dev/null")
     return own
 
 
