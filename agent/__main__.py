@@ -84,7 +84,7 @@ def _check(config: AgentConfig) -> int:
         for sentence in node.describe():
             sys.stdout.write(sentence + "\n")
     finally:
-        node.close()
+        node.close(orderly=True)
     return 0
 
 
@@ -132,9 +132,10 @@ class Agent:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        if self._config.http_listen:
-            await self._health.start(self._config.http_listen)
+        flushed = committed = False
         try:
+            if self._config.http_listen:
+                await self._health.start(self._config.http_listen)
             async with asyncio.TaskGroup() as tasks:
                 stream = tasks.create_task(self._stream.run(), name="stream")
                 captures = [] if once else self._captures(tasks)
@@ -143,13 +144,14 @@ class Agent:
                 for task in captures:
                     task.cancel()
                 committed = await self._flush()
+                flushed = True
                 stream.cancel()
         except* AgentError as failed:
             raise failed.exceptions[0] from None
         finally:
             await self._health.stop()
             self._pipeline.close()
-            self._node.close()
+            self._node.close(orderly=flushed)
             self._spool.close()
         return 0 if committed or not once else 1
 

@@ -7,12 +7,15 @@ Invariant: alive = the drain loop turns; ready = attached, self-test passed, fir
 from __future__ import annotations
 
 import asyncio
+import errno
 import http.client
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agent.errors import ConfigError
 
 Condition = Callable[[], str]  # "" when all is well, else a sentence
 
@@ -31,9 +34,13 @@ class HealthServer:
         self._server: asyncio.Server | None = None
 
     async def start(self, listen: str) -> int:
-        """Listen on "host:port"; returns the port."""
+        """Listen on "host:port"; returns the port. Raises ConfigError."""
         host, _, port = listen.rpartition(":")
-        self._server = await asyncio.start_server(self._serve, host.strip("[]"), int(port), limit=_REQUEST_BYTES)
+        try:
+            self._server = await asyncio.start_server(self._serve, host.strip("[]"), int(port), limit=_REQUEST_BYTES)
+        except OSError as exc:
+            reason = "another program has it" if exc.errno == errno.EADDRINUSE else exc.strerror
+            raise ConfigError(f"listening on {listen}: {reason}; set http_listen to another address") from exc
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:

@@ -78,7 +78,7 @@ class Node:
         except BaseException:
             capture.close()
             if pins is not None:
-                pins.close()
+                pins.close(orderly=True)
             raise
 
     def begin(self, pipeline: Pipeline) -> None:
@@ -122,10 +122,11 @@ class Node:
             metrics.PROGRAM_RUNS.labels(name).set(program.runs)
             metrics.PROGRAM_SECONDS.labels(name).set(program.run_time_ns / 1e9)
 
-    def close(self) -> None:
+    def close(self, *, orderly: bool) -> None:
+        """`orderly`: what was counted is in the spool, and nothing of this agent shall stay in the kernel."""
         self.capture.close()
         if self._pins is not None:
-            self._pins.close()
+            self._pins.close(orderly=orderly)
 
 
 def _open_pins(directory: Path) -> Pins | None:

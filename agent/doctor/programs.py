@@ -39,4 +39,4 @@ def check_programs(config: AgentConfig) -> Iterator[Finding]:
             elif about not in {"refused", "without"}:
                 yield well("programs", sentence)
     finally:
-        node.close()
+        node.close(orderly=True)

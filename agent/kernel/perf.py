@@ -26,9 +26,13 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def kprobe_event(function: str) -> int:
+    doing = f"probing {function}"
     name = ctypes.create_string_buffer(function.encode("ascii"))
-    unit = int(_KPROBE_UNIT.read_text(encoding="ascii"))
-    return _open(unit, config=0, config1=ctypes.addressof(name), doing=f"probing {function}")
+    try:
+        unit = int(_KPROBE_UNIT.read_text(encoding="ascii"))
+    except OSError as exc:
+        raise KernelError(f"{doing}: this kernel has no kprobes ({_KPROBE_UNIT}: {exc.strerror})") from exc
+    return _open(unit, config=0, config1=ctypes.addressof(name), doing=doing)
 
 
 def kretprobe_event(function: str, *, max_active: int) -> int:

@@ -126,9 +126,10 @@ class Pins:
             yield from self._taken_over.left_behind(took)
             self._taken_over = None
 
-    def close(self) -> None:
-        """An orderly end drained everything: nothing is left behind."""
-        shutil.rmtree(self._own, ignore_errors=True)
+    def close(self, *, orderly: bool) -> None:
+        """An orderly end drained everything: nothing is left behind. Any other leaves it to the next agent."""
+        if orderly:
+            shutil.rmtree(self._own, ignore_errors=True)
         with suppress(OSError):
             os.close(self._lock)
 

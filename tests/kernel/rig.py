@@ -143,7 +143,7 @@ class Rig:
 
     def close(self) -> None:
         self.pipeline.close()
-        self.node.close()
+        self.node.close(orderly=True)
 
 
 def open_rig(config: AgentConfig) -> Rig:

@@ -321,6 +321,26 @@ def test_what_happens_while_no_agent_runs_is_counted(
         assert total(aggregator.rows, pod="server", direction="INGRESS", port=port)[0] == PRIME
 
 
+def test_an_agent_that_fails_leaves_to_the_next_what_was_counted(
+    agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod
+) -> None:
+    agent = agents.start()
+    eventually(lambda: is_ready(agents), "ready")
+    agent.kill()
+    agent.wait()
+    traffic(network, client, server, 8509)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = agents.command("--http-listen", f"127.0.0.1:{taken.getsockname()[1]}")
+        failed = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert re.search(r"wattle-agent: listening on 127.0.0.1:\d+: another program has it", failed.stderr)
+    assert "Traceback" not in failed.stderr
+    agents.start()
+    eventually(lambda: total(aggregator.rows, pod="server", port=8509)[0] > 0, "it has come")
+    assert total(aggregator.rows, pod="client", direction="EGRESS", port=8509)[0] == PRIME
+    assert total(aggregator.rows, pod="server", direction="INGRESS", port=8509)[0] == PRIME
+
+
 def test_an_agent_with_other_settings_loads_its_own_programs_and_counts_no_event_twice(
     agents: Agents, aggregator: Aggregator, network: Network, client: Pod, server: Pod, bpf_file_system: Path
 ) -> None:

@@ -162,7 +162,7 @@ def delivered(directory: Path, request: CaptureRequest, *, taken_over: bool) -> 
             found[row.port] = found.get(row.port, 0) + row.count
     folders = len(list((directory / "bpf" / "wattle").iterdir()))
     life.pipeline.close()
-    life.pins.close()
+    life.pins.close(orderly=True)
     life.capture.close()
     life.spool.close()
     assert folders == 1, "what earlier agents pinned is gone"
@@ -219,7 +219,7 @@ def test_what_will_be_emptied_is_silenced_first(directory: Path) -> None:
     pins.silence()
     assert bpf.inner_map_id(outer) is None
     os.close(outer)
-    pins.close()
+    pins.close(orderly=True)
 
 
 def test_a_capture_that_does_not_work_is_not_taken_over(directory: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_capture_that_does_not_work_is_not_taken_over(directory: Path) -> None
     assert pins.take_over(REQUEST, fail) is None
     pins.silence()
     found = sum(len(drained) for drained, _stage in pins.leftovers(lambda _place: False))
-    pins.close()
+    pins.close(orderly=True)
     assert found == FLOWS
 
 
