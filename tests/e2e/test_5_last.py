@@ -51,7 +51,7 @@ def test_soak(world: World, proof: Proof) -> None:
     seen = counted_then - counted
     proof.figure(f"soak of {MINUTES:.0f} min: kills", ", ".join(f"{n} {what}" for what, n in sorted(kills.items())))
     proof.figure("soak: connections made, counted", f"{sum(made.values())}, {sum(seen.values())}")
-    proof.figure("soak: of them made while a node's agent was down", without_agent)
+    proof.figure("soak: of them made while an agent was down", without_agent)
     for name, found in sorted(memory.items()):
         first, last = _first_and_last(found)
         proof.figure(f"soak: memory of {name}, first and last third", f"{first:.0f}, {last:.0f} MiB")
