@@ -79,10 +79,16 @@ class Services:
         facts = self.facts.get(key)
         if facts is None:
             return False
-        backends = self._backends(key) or tuple(dict.fromkeys(backends_by_selector(facts, pods)))
+        slices = self._chosen(key)
+        backends = _once(b for s in slices for b in s.backends) or _once(backends_by_selector(facts, pods))
+        sent_to = _once(b for s in slices for b in s.ready) or _once(b for s in slices for b in s.serving)
         first = key_of(facts) not in self._history.services
         changed = self._history.see_backends(
-            key_of(facts), facts.ports, backends, confirmed=facts.since if first else min(confirmed, at), at=at
+            key_of(facts),
+            facts.ports,
+            sent_to if slices else backends,
+            confirmed=facts.since if first else min(confirmed, at),
+            at=at,
         )
         service = _service(facts, backends)
         changed |= self.now.get(key) != service
@@ -100,10 +106,14 @@ class Services:
                 changed |= self.refresh(key, confirmed=confirmed, at=at, pods=by_namespace.get(key[0], ()))
         return changed
 
-    def _backends(self, key: ObjectKey) -> tuple[ServiceBackend, ...]:
+    def _chosen(self, key: ObjectKey) -> list[SliceFacts]:
         slices = self._slices.get(key, {})
         new = [name for name in sorted(slices) if name.startswith("EndpointSlice/")]
-        return tuple(dict.fromkeys(b for name in new or sorted(slices) for b in slices[name].backends))
+        return [slices[name] for name in new or sorted(slices)]
+
+
+def _once(backends: Iterable[ServiceBackend]) -> tuple[ServiceBackend, ...]:
+    return tuple(dict.fromkeys(backends))
 
 
 def key_of(facts: ServiceFacts) -> ServiceKey:

@@ -85,11 +85,15 @@ class ServiceFacts(NamedTuple):
 
 
 class SliceFacts(NamedTuple):
-    """One EndpointSlice, or one Endpoints object, as backends of its Service."""
+    """One EndpointSlice, or one Endpoints object, as backends of its Service: all of them, and those that are sent
+    connections. Where a Service has none that are ready, it is those that still serve (KEP-1669).
+    """
 
     namespace: str
     service: str
     backends: tuple[ServiceBackend, ...]
+    ready: tuple[ServiceBackend, ...]
+    serving: tuple[ServiceBackend, ...] = ()
 
 
 class OwnerFacts(NamedTuple):
@@ -347,25 +351,33 @@ def _service_port(entry: Raw) -> ServicePort | None:
 
 def endpoint_slice(raw: Raw) -> SliceFacts:
     metadata = raw.get("metadata") or {}
-    backends = []
+    backends, ready, serving = [], [], []
     for port in raw.get("ports") or ():
         for endpoint in raw.get("endpoints") or ():
-            target = endpoint.get("targetRef") or {}
-            backends += _backends(endpoint.get("addresses") or (), target, port)
+            target, conditions = endpoint.get("targetRef") or {}, endpoint.get("conditions") or {}
+            found = _backends(endpoint.get("addresses") or (), target, port)
+            backends += found
+            if conditions.get("ready") is not False:  # unknown is to be taken as ready
+                ready += found
+            elif conditions.get("serving"):
+                serving += found
     service_name = (metadata.get("labels") or {}).get("kubernetes.io/service-name", "")
-    return SliceFacts(keep(str(metadata.get("namespace") or "default")), keep(str(service_name)), tuple(backends))
+    namespace = keep(str(metadata.get("namespace") or "default"))
+    return SliceFacts(namespace, keep(str(service_name)), tuple(backends), tuple(ready), tuple(serving))
 
 
 def endpoints(raw: Raw) -> SliceFacts:
     """The older Endpoints object, for what has no EndpointSlice."""
     metadata = raw.get("metadata") or {}
-    backends = []
+    found: dict[str, list[ServiceBackend]] = {"addresses": [], "notReadyAddresses": []}
     for subset in raw.get("subsets") or ():
         for port in subset.get("ports") or ():
-            for key in ("addresses", "notReadyAddresses"):
+            for key, backends in found.items():
                 for entry in subset.get(key) or ():
-                    backends += _backends([entry.get("ip")], entry.get("targetRef") or {}, port)
-    return SliceFacts(keep(str(metadata.get("namespace") or "default")), str(metadata["name"]), tuple(backends))
+                    backends.extend(_backends([entry.get("ip")], entry.get("targetRef") or {}, port))
+    namespace = keep(str(metadata.get("namespace") or "default"))
+    ready, others = found.values()
+    return SliceFacts(namespace, str(metadata["name"]), (*ready, *others), tuple(ready))
 
 
 def _backends(texts: Iterable[str | None], target: Raw, port: Raw) -> list[ServiceBackend]:

@@ -200,13 +200,23 @@ class _Question:
         return found
 
     def _pod_at(self, ip: IPAddress) -> _End | _Unknown | None:
-        keys = self._pods_at(ip)
-        match keys:
+        """Several pods are an answer where all are one workload's, who took the address over from each other."""
+        ends: list[_End] = []
+        for key in self._pods_at(ip):
+            past = self._history.pods.get(key)
+            if past is None:
+                return _Unknown("address-changed-hands")
+            end = self._pod_end(past)
+            if isinstance(end, _Unknown):
+                return end
+            ends.append(end)
+        match ends:
             case []:
                 return None
-            case [key]:
-                past = self._history.pods.get(key)
-                return self._pod_end(past) if past is not None else _Unknown("address-changed-hands")
+            case [end]:
+                return end
+            case [end, *others] if all(other.end == end.end for other in others):
+                return end._replace(pod="", node=end.node if all(other.node == end.node for other in others) else "")
             case _:
                 return _Unknown("address-changed-hands")
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from tests.cluster.controlplane import wait_until
+from tests.e2e.kube.layout import FAMILIES
 from tests.e2e.kube.objects import apply, pods
 from tests.e2e.proof import Proof
 from tests.e2e.wattle import NAMESPACE
@@ -63,6 +65,13 @@ def not_enforced(world: World) -> dict[str, dict[str, Any]]:
 
 def judged_links(world: World, verdict: str) -> float:
     return world.wattle.metrics().get(f'wattle_enforcement_links{{cluster="e2e",verdict="{verdict}"}}', 0)
+
+
+def by_their_services_addresses(world: World) -> list[str]:
+    """Links whose server nobody could name although a Service's address tells."""
+    ends = {edge.dst.partition("address/")[2] for edge in world.learned()} - {""}
+    services = [ip_network(family.services) for family in FAMILIES]
+    return sorted(end for end in ends for service in services if ip_address(end) in service)
 
 
 def attempt(world: World) -> bool:
@@ -152,4 +161,5 @@ def test_started_again_both_are_silent_again(guarded: World, tmp_path: Path) -> 
     assert not attempt(guarded)
     assert differing(verified(guarded, tmp_path)) == []
     time.sleep(WITHIN_SECONDS)
+    assert by_their_services_addresses(guarded) == [], "a trial's servers are nobody behind a Service"
     assert [link for link, e in not_enforced(guarded).items() if datetime.fromisoformat(e["last_seen"]) >= since] == []

@@ -156,6 +156,33 @@ def test_a_service_without_selector_and_without_slices_has_nobody_behind_it() ->
     assert answer.reason == "service-without-backends"
 
 
+def with_conditions(slice_: dict[str, Any], **conditions: dict[str, bool]) -> dict[str, Any]:
+    """`conditions` by the last number of the address."""
+    for endpoint in slice_["endpoints"]:
+        endpoint["conditions"] = conditions[f"at_{endpoint['addresses'][0].rpartition('.')[2]}"]
+    return slice_
+
+
+def test_a_pod_that_is_not_ready_is_nobody_behind_a_service() -> None:
+    """Nobody is sent to it: not one of a trial with the workload's labels, nor one that never became ready."""
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    behind = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.6", "10.244.2.9"])
+    behind = with_conditions(behind, at_6={"ready": True}, at_9={"ready": False, "serving": False})
+    where.apply("EndpointSlice", behind, at=(NOON - timedelta(minutes=1)).timestamp())
+    assert link(resolve(where, flow("10.96.0.10", 80)))[1] == workload("api")
+    (service,) = (s for s in where.snapshot().services if s.name == "api")
+    assert {str(backend.ip) for backend in service.backends} == {"10.244.2.6", "10.244.2.9"}, "policies are for both"
+
+
+def test_where_nobody_is_ready_those_that_are_leaving_and_still_serve_are_behind_the_service() -> None:
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    behind = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.6", "10.244.2.9"])
+    leaving = {"ready": False, "serving": True, "terminating": True}
+    behind = with_conditions(behind, at_6=leaving, at_9={"ready": False, "serving": False})
+    where.apply("EndpointSlice", behind, at=(NOON - timedelta(minutes=1)).timestamp())
+    assert link(resolve(where, flow("10.96.0.10", 80)))[1] == workload("api")
+
+
 def restarted(*ready: str, after_seconds: int = 10) -> ClusterView:
     """Every pod behind the Service is replaced at once: from noon on, nobody is ready for a while."""
     where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
@@ -352,6 +379,18 @@ def test_an_address_that_changed_hands_is_never_given_to_the_wrong_pod() -> None
     assert link(resolve(where, flow("10.244.2.6"), NOON + timedelta(seconds=5)))[1] == workload("api")
     assert link(resolve(where, flow("10.244.2.6"), NOON + timedelta(seconds=15)))[1] == workload("batch", "Pod")
     assert resolve(where, flow("10.244.2.6"), gone).reason == "address-changed-hands"
+
+
+def test_an_address_that_goes_from_one_pod_to_another_of_one_workload_is_that_workloads() -> None:
+    where = shop()
+    gone = NOON + timedelta(seconds=10)
+    where.remove("Pod", "shop", "api-1-a", uid="uid-api-1-a", at=gone.timestamp())
+    owner = objects.owned_by("ReplicaSet", "api-1")
+    new = objects.pod("api-1-b", ip="10.244.2.6", node="node-2", owner=owner, started="2026-01-01T12:00:10Z")
+    where.apply("Pod", new, at=gone.timestamp() + 1)
+    answer = resolve(where, flow("10.244.2.6"), gone)
+    assert link(answer) == (workload("web"), workload("api"), 8080)
+    assert answer.dst_pod == "", "which of the two nobody can say"
 
 
 def test_a_late_flow_is_given_to_who_left_last_and_only_within_the_grace_period() -> None:
