@@ -54,6 +54,7 @@ RECORDING_ROLLED_UP = Counter(
     "wattle_recording_rolled_up_peers_total",
     "Outside addresses recorded as their network, because a workload has too many.",
 )
+PENDING = Gauge("wattle_pending_flows", "Flows that wait for the cluster view now, 5000 at most; of the leader.")
 PENDING_SETTLED = Counter(
     "wattle_pending_settled_flows_total", "Flows that waited for the cluster view, by outcome.", ["outcome"]
 )

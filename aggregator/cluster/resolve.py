@@ -6,6 +6,7 @@ yet are NotYet, whose fallback carries the raw address and never somebody's name
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -62,8 +63,11 @@ class ViewResolver:
         return self._view.generation + self._caught_up
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
+        moment = at.timestamp()
         with self._view.lock:
-            return _Question(self._view, flow, at.timestamp(), self).answer()
+            answer = _Question(self._view, flow, moment, self).answer()
+            behind = moment > self._view.confirmed
+        return replace(answer, behind=True) if behind and isinstance(answer, NotYet) else answer
 
     def asked_ahead(self, moment: float) -> None:
         self._asked_ahead = max(self._asked_ahead, moment)

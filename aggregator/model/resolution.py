@@ -46,11 +46,13 @@ class NotYet:
     """The cluster view has not caught up: keep the flow and ask again within the grace period.
 
     `fallback` is what it becomes when the grace period ends: the Link under its raw address, or None where even the
-    local pod stays unknown (then it is counted, and no Link).
+    local pod stays unknown (then it is counted, and no Link). `behind`: the view has not got as far as the flow,
+    because the API server is away, for one; the grace period is not for that.
     """
 
     reason: str
     fallback: Link | None
+    behind: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,7 @@ class World:
             assert time.monotonic() < deadline, "the counts do not come to rest"
             time.sleep(1)
             now = (self.counted(), self.written())
-            if now != last:
+            if now != last or self.wattle.metrics().get("wattle_pending_flows"):
                 last, still_since = now, time.monotonic()
         return last
 

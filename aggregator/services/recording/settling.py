@@ -16,7 +16,7 @@ from datetime import timedelta
 import numpy as np
 
 from aggregator.errors import LinkCollisionError, StoreError
-from aggregator.metrics import PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
+from aggregator.metrics import PENDING, PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
 from aggregator.model.link import Outcome
 from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, Kinds
@@ -32,6 +32,8 @@ from aggregator.store.schema import LOSSES
 log = logging.getLogger(__name__)
 
 AT_ONCE = 5_000
+# A flow that the cluster view has not got as far as waits this much longer than the grace period.
+BEHIND_MS = 600_000
 _UNKNOWN_POD = Refused(reason="unknown-pod")
 _REMAINDER = Refused(reason="remainder-of-unknown")
 
@@ -82,17 +84,19 @@ class Settler:
         now_ms = self._now_ms()
         settled: dict[tuple[str, str], list[tuple[PendingFlow, Answer]]] = defaultdict(list)
         outcomes: dict[str, int] = defaultdict(int)
-        for flow in self._store.pending_flows(limit=AT_ONCE):
+        waiting = self._store.pending_flows(limit=AT_ONCE)
+        for flow in waiting:
             identity = identity_from_json(flow.identity)
             resolution, outcome = _decide(
                 self._resolver.resolve(identity, moment(flow.at_ms)),
-                overdue=flow.deadline_ms <= now_ms,
+                overdue_ms=now_ms - flow.deadline_ms,
                 opened=flow.count > 0 or identity.outcome is not Outcome.ESTABLISHED,
             )
             if resolution is not None:
                 answer = Answer(identity=identity, process=flow.process, resolution=resolution)
                 settled[(flow.key.cluster, flow.key.agent_id)].append((flow, answer))
                 outcomes[outcome] += 1
+        PENDING.set(len(waiting) - sum(outcomes.values()))
         if not settled:
             return 0
         answers: list[Answer] = []
@@ -131,15 +135,15 @@ class Settler:
         return sum(outcomes.values())
 
 
-def _decide(resolution: Resolution, *, overdue: bool, opened: bool) -> tuple[Resolution | None, str]:
+def _decide(resolution: Resolution, *, overdue_ms: int, opened: bool) -> tuple[Resolution | None, str]:
     """What a waiting flow becomes now; None = it goes on waiting."""
     match resolution:
         case Resolved():
             return resolution, "resolved"
         case Refused(reason=reason):
             return resolution, reason
-        case NotYet(fallback=fallback):
-            if not overdue:
+        case NotYet(fallback=fallback, behind=behind):
+            if overdue_ms < (BEHIND_MS if behind else 0):
                 return None, "waiting"
             if fallback is None:
                 return _UNKNOWN_POD, _UNKNOWN_POD.reason

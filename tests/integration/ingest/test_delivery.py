@@ -15,12 +15,12 @@ from agent.spool import Spool
 from agent.stream import MutualTls, TokenTls
 from aggregator.errors import StoreUnavailableError
 from aggregator.ingest import IngestLimits, MutualTLS, ServerTls, StaticToken
-from aggregator.metrics import INGEST_REFUSED_HELLOS
+from aggregator.metrics import INGEST_REFUSED_HELLOS, PENDING
 from aggregator.model.agent import AgentIdentity, Presented
 from aggregator.model.link import Link
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
 from aggregator.model.workload import Address
-from aggregator.services.recording.settling import Settler
+from aggregator.services.recording.settling import BEHIND_MS, Settler
 from aggregator.store import Scope, Store, migrate, open_store
 from aggregator.store.deltas import CursorKey
 from tests.certificates import Authority
@@ -471,6 +471,53 @@ async def test_a_flow_that_waits_moves_to_its_link_or_to_its_raw_address(store: 
     assert store.pending_count(CLUSTER) == 0
     assert connections(store) == 3
     assert store.committed_seq(CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=spool.epoch)) == 1
+
+
+async def test_a_flow_waits_as_long_as_the_view_is_behind(sqlite_store: Store, spool: Spool) -> None:
+    """While the API server is away nobody can be named; the grace period is for what the view does not know."""
+    behind = {"value": True}
+
+    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
+        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
+        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
+        return NotYet(reason="view-behind", fallback=link, behind=behind["value"])
+
+    resolver = FakeResolver(answer=answer)
+    async with (
+        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        spool.append(batch_of(flows(2)))
+        await empty(spool)
+    [first, _] = sqlite_store.pending_flows(limit=10)
+    clock = {"ms": first.deadline_ms + 1_000}
+    settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
+    assert settler.settle() == 0
+    assert PENDING._value.get() == 2
+    behind["value"] = False
+    assert settler.settle() == 2
+    assert PENDING._value.get() == 0
+
+
+async def test_a_view_that_stays_behind_is_not_waited_for_for_ever(sqlite_store: Store, spool: Spool) -> None:
+    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
+        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
+        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
+        return NotYet(reason="view-behind", fallback=link, behind=True)
+
+    resolver = FakeResolver(answer=answer)
+    async with (
+        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        spool.append(batch_of(flows(1)))
+        await empty(spool)
+    [flow] = sqlite_store.pending_flows(limit=10)
+    clock = {"ms": flow.deadline_ms + BEHIND_MS - 1}
+    settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
+    assert settler.settle() == 0
+    clock["ms"] += 1
+    assert settler.settle() == 1
 
 
 async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_new_link(

@@ -410,8 +410,11 @@ def test_a_view_that_lags_behind_the_flow_waits_and_then_says_so() -> None:
     assert answer.reason == "view-behind"
     assert answer.fallback is not None
     assert isinstance(answer.fallback.dst, Address)
+    assert answer.behind
+    assert resolve(where, flow("10.244.2.99")).behind, "nobody that is known yet"
     assert resolver.generation == before
     where.confirmed = NOON.timestamp()
+    assert not resolve(where, flow("10.244.2.99")).behind
     assert resolver.generation > before, "who asked too early is told to ask again"
     assert link(resolver.resolve(flow("10.244.2.6"), NOON))[1] == workload("api")
 
