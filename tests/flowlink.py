@@ -27,7 +27,7 @@ from aggregator.model.protocol import Direction
 from aggregator.model.resolution import FlowIdentity, Resolution, Resolved, Resolver
 from aggregator.model.workload import Address, LinkEnd, Workload
 from aggregator.services.recording.recorder import Recorder
-from aggregator.store import Store
+from aggregator.store import Scope, Store
 from wattle.v1 import flowlink_pb2
 
 CLUSTER = "test"
@@ -246,3 +246,11 @@ async def until(condition: Callable[[], object], *, seconds: float = 20.0) -> No
 def flows(count: int, **values: Any) -> list[Flow]:
     """Flows to different ports."""
     return [replace(Flow(**values), port=1_000 + index) for index in range(count)]
+
+
+def connections(store: Store) -> int:
+    return sum(observed.evidence.connections for observed in store.links(Scope(cluster=CLUSTER)))
+
+
+async def empty(spool: Spool) -> None:
+    await until(lambda: spool.waiting_batches == 0)

@@ -88,23 +88,25 @@ class Timeline(Generic[K]):
     def holds_around(self, moment: float, seconds: float) -> tuple[float, float]:
         """The bounds around `moment` between which the answer of `around` cannot change."""
         edges = [edge for s in self.spans for edge in (s.since - seconds, s.until + seconds)]
-        return (
-            max((e for e in edges if e <= moment), default=NEVER),
-            min((e for e in edges if e > moment), default=FOREVER),
-        )
+        return _nearest(edges, moment)
 
     def holds(self, moment: float, grace_seconds: float) -> tuple[float, float]:
         """The bounds around `moment` between which the answer of `at` cannot change."""
         edges = [edge for s in self.spans for edge in (s.since, s.until, s.until + grace_seconds)]
-        return (
-            max((e for e in edges if e <= moment), default=NEVER),
-            min((e for e in edges if e > moment), default=FOREVER),
-        )
+        return _nearest(edges, moment)
 
     def forget(self, before: float) -> bool:
         """Drop what ended before; True when nothing is left."""
         self.spans = [s for s in self.spans if s.until >= before]
         return not self.spans
+
+
+def _nearest(edges: Collection[float], moment: float) -> tuple[float, float]:
+    """The last edge until `moment`, and the first after it."""
+    return (
+        max((e for e in edges if e <= moment), default=NEVER),
+        min((e for e in edges if e > moment), default=FOREVER),
+    )
 
 
 class ServiceState(NamedTuple):

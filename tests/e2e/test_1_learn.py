@@ -7,7 +7,7 @@ from typing import Any
 from tests.cluster.controlplane import wait_until
 from tests.e2e.application import Part, graph
 from tests.e2e.kube.layout import FAMILIES
-from tests.e2e.kube.objects import apply, pods
+from tests.e2e.kube.objects import apply, is_ready, pods
 from tests.e2e.manifests import objects
 from tests.e2e.world import LASTING, World
 
@@ -83,13 +83,7 @@ def test_a_reused_address_changes_nothing(world: World) -> None:
 
 def _replaced(world: World, part: Part, gone: set[str]) -> bool:
     live = _live(world, part)
-    ready = [pod for pod in live if any(c["type"] == "Ready" and c["status"] == "True" for c in _conditions(pod))]
-    return len(ready) == part.replicas and not gone & {pod["metadata"]["uid"] for pod in live}
-
-
-def _conditions(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = pod["status"].get("conditions", [])
-    return found
+    return sum(map(is_ready, live)) == part.replicas and not gone & {pod["metadata"]["uid"] for pod in live}
 
 
 def _addresses(pod: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from tests.cluster.controlplane import Admin, wait_until
 from tests.e2e.kube.cluster import Cluster
 from tests.e2e.kube.images import APPLICATION
 from tests.e2e.kube.machine import NAME
-from tests.e2e.kube.objects import PROGRAMS_MOUNT, PROGRAMS_VOLUME, apply, pods, programs, workload_ready
+from tests.e2e.kube.objects import PROGRAMS_MOUNT, PROGRAMS_VOLUME, apply, is_ready, pods, programs, workload_ready
 
 NAMESPACE = "wattle"
 RELEASE = "wattle"
@@ -140,7 +140,7 @@ class Wattle:
 
     def address(self) -> str:
         found = pods(self.admin, NAMESPACE, "app.kubernetes.io/component=aggregator")
-        ready = [pod for pod in found if _ready(pod)]
+        ready = [pod for pod in found if is_ready(pod)]
         if not ready:
             raise OSError("no aggregator is ready")
         address: str = ready[0]["status"]["podIP"]
@@ -153,10 +153,6 @@ class Wattle:
             name: float(value)
             for name, _, value in (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         }
-
-
-def _ready(pod: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
 
 
 def released(admin: Admin) -> list[str]:

@@ -258,11 +258,15 @@ def _addresses(status: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def compared(pair: Pair, addresses: Sequence[str], letters: str) -> Tried:
-    words = [objects.WORDS.get(letter, "") for letter in letters]
-    others = [n for n, word in enumerate(words) if word and (word == "open") != (pair.expected is Verdict.ALLOWED)]
-    if not others or len(others) == len(addresses):
-        return Tried(pair=pair, outcome=words[0] if words else "")
-    return Tried(pair=pair, outcome=words[others[0]], address=addresses[others[0]])
+    """What happened at each address as one; `letters` of objects.WORDS, none where nothing was tried."""
+    tried = [
+        Tried(pair=pair, outcome=objects.WORDS.get(letter, ""), address=address)
+        for letter, address in zip(letters, addresses, strict=False)
+    ]
+    differing = [one for one in tried if one.agrees is False]
+    if differing and len(differing) < len(addresses):
+        return differing[0]
+    return Tried(pair=pair, outcome=tried[0].outcome if tried else "")
 
 
 def _said(status: Mapping[str, Any]) -> list[str]:

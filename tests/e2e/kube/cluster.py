@@ -14,7 +14,7 @@ from tests.e2e.kube.imagestore import image_store
 from tests.e2e.kube.layout import DNS_ADDRESS, FAMILIES, NODES, SETTINGS, Node
 from tests.e2e.kube.machine import STATE, hold, leave_the_network, run, sweep
 from tests.e2e.kube.node import RunningNode
-from tests.e2e.kube.objects import apply, dns_objects, pods, workload_ready
+from tests.e2e.kube.objects import apply, dns_objects, is_ready, pods, workload_ready
 from tests.e2e.kube.pki import Pki
 
 
@@ -63,7 +63,8 @@ class Cluster:
                 if other is not running:
                     running.route_to(other)
         for node in NODES:
-            wait_until(lambda node=node: self._is_ready(node.name), f"{node.name} to be Ready", 180)
+            path = f"/api/v1/nodes/{node.name}"
+            wait_until(lambda path=path: is_ready(self.admin.get(path)), f"{node.name} to be Ready", 180)
         apply(self.admin, dns_objects(DNS_ADDRESS))
         wait_until(
             lambda: workload_ready(self.admin, "kube-system", "Deployment", "kube-dns"), "the cluster's DNS", 120
@@ -104,7 +105,3 @@ class Cluster:
         running = RunningNode(node, pki=self.pki, programs=self._programs)
         running.boot(self._store)
         self.nodes[node.name] = running
-
-    def _is_ready(self, node: str) -> bool:
-        conditions = self.admin.get(f"/api/v1/nodes/{node}")["status"].get("conditions", [])
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

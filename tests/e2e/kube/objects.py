@@ -38,6 +38,12 @@ def delete(admin: Admin, manifest: Raw) -> None:
     admin.delete(f"{collection(manifest)}/{manifest['metadata']['name']}")
 
 
+def is_ready(found: Raw) -> bool:
+    """A pod or a node, by its own word."""
+    conditions = found["status"].get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def workload_ready(admin: Admin, namespace: str, kind: str, name: str) -> bool:
     """Every replica of the newest generation runs and is ready, and none of an older one is left."""
     found = admin.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,58 +15,24 @@ from agent.spool import Spool
 from agent.stream import MutualTls, TokenTls
 from aggregator.errors import StoreUnavailableError
 from aggregator.ingest import IngestLimits, MutualTLS, ServerTls, StaticToken
-from aggregator.metrics import INGEST_REFUSED_HELLOS, PENDING
+from aggregator.metrics import INGEST_REFUSED_HELLOS
 from aggregator.model.agent import AgentIdentity, Presented
-from aggregator.model.link import Link
-from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
-from aggregator.model.workload import Address
-from aggregator.services.recording.settling import BEHIND_MS, Settler
-from aggregator.store import Scope, Store, migrate, open_store
-from aggregator.store.deltas import CursorKey
+from aggregator.model.resolution import FlowIdentity, Resolution
+from aggregator.store import Scope, Store, open_store
 from tests.certificates import Authority
 from tests.flowlink import (
     CLUSTER,
     FakeResolver,
     Flow,
     batch_of,
+    connections,
+    empty,
     flows,
     running_aggregator,
     running_stream,
     until,
-    workload,
 )
 from wattle.v1 import flowlink_pb2
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    migrate(database_url)
-    opened = open_store(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def sqlite_store(sqlite_url: str) -> Iterator[Store]:
-    migrate(sqlite_url)
-    opened = open_store(sqlite_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = Spool(tmp_path / "spool", boot_id="boot")
-    yield opened
-    opened.close()
-
-
-def connections(store: Store) -> int:
-    return sum(observed.evidence.connections for observed in store.links(Scope(cluster=CLUSTER)))
-
-
-async def empty(spool: Spool) -> None:
-    await until(lambda: spool.waiting_batches == 0)
 
 
 async def test_what_is_appended_arrives_once(store: Store, spool: Spool) -> None:
@@ -437,109 +403,6 @@ async def test_more_live_peers_than_allowed_are_quarantined(sqlite_store: Store,
         await empty(spool)
     (quarantined,) = sqlite_store.quarantined(CLUSTER)
     assert "10 remote addresses" in quarantined.reason
-
-
-async def test_a_flow_that_waits_moves_to_its_link_or_to_its_raw_address(store: Store, spool: Spool) -> None:
-    known = {"value": False}
-
-    def answer(flow: FlowIdentity, _at: datetime) -> Resolution | None:
-        if known["value"] and flow.port != 1_001:
-            return None
-        raw = Link(
-            src=workload("uid-client"),
-            dst=Address(cluster=CLUSTER, ip=flow.remote_ip),
-            protocol=flow.protocol,
-            port=flow.port,
-        )
-        return NotYet(reason="pod", fallback=raw if flow.port != 1_002 else None)
-
-    resolver = FakeResolver(answer=answer, addresses={"10.0.0.2": "server"})
-    async with running_aggregator(store, resolver=resolver) as aggregator, running_stream(spool, aggregator.port):
-        spool.append(batch_of(flows(3)))
-        await empty(spool)
-    assert store.pending_count(CLUSTER) == 3
-    clock = {"ms": 0}
-    settler = Settler(store=store, resolver=resolver, now_ms=lambda: clock["ms"])
-    assert settler.settle() == 0
-    known["value"] = True
-    assert settler.settle() == 2
-    assert {str(observed.link.dst) for observed in store.links(Scope(cluster=CLUSTER))} == {"shop/Deployment/server"}
-    known["value"] = False
-    clock["ms"] = 1 << 45
-    assert settler.settle() == 1
-    assert settler.settle() == 0
-    assert store.pending_count(CLUSTER) == 0
-    assert connections(store) == 3
-    assert store.committed_seq(CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=spool.epoch)) == 1
-
-
-async def test_a_flow_waits_as_long_as_the_view_is_behind(sqlite_store: Store, spool: Spool) -> None:
-    """While the API server is away nobody can be named; the grace period is for what the view does not know."""
-    behind = {"value": True}
-
-    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
-        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
-        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
-        return NotYet(reason="view-behind", fallback=link, behind=behind["value"])
-
-    resolver = FakeResolver(answer=answer)
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of(flows(2)))
-        await empty(spool)
-    [first, _] = sqlite_store.pending_flows(limit=10)
-    clock = {"ms": first.deadline_ms + 1_000}
-    settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
-    assert settler.settle() == 0
-    assert PENDING._value.get() == 2
-    behind["value"] = False
-    assert settler.settle() == 2
-    assert PENDING._value.get() == 0
-
-
-async def test_a_view_that_stays_behind_is_not_waited_for_for_ever(sqlite_store: Store, spool: Spool) -> None:
-    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
-        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
-        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
-        return NotYet(reason="view-behind", fallback=link, behind=True)
-
-    resolver = FakeResolver(answer=answer)
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of(flows(1)))
-        await empty(spool)
-    [flow] = sqlite_store.pending_flows(limit=10)
-    clock = {"ms": flow.deadline_ms + BEHIND_MS - 1}
-    settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
-    assert settler.settle() == 0
-    clock["ms"] += 1
-    assert settler.settle() == 1
-
-
-async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_new_link(
-    sqlite_store: Store, spool: Spool
-) -> None:
-    """Its pod was deleted and its address given away: the link was told of when the connection was opened."""
-
-    def answer(flow: FlowIdentity, _at: datetime) -> Resolution:
-        raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
-        link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
-        return NotYet(reason="address-changed-hands", fallback=link)
-
-    resolver = FakeResolver(answer=answer)
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of([Flow(port=6379, count=0), Flow(port=5432, count=1)]))
-        await empty(spool)
-    assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 2
-    assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
-    assert sqlite_store.pending_count(CLUSTER) == 0
 
 
 async def test_mutual_tls_names_the_agent_and_renewed_certificates_need_no_restart(

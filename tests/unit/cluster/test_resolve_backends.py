@@ -1,0 +1,79 @@
+"""Who is behind a Service: those that are sent connections, and who stood there shortly before and after."""
+
+from datetime import timedelta
+from typing import Any
+
+from aggregator.cluster.reduce import FOREVER
+from aggregator.cluster.view import ClusterView
+from aggregator.model.resolution import NotYet, Resolved
+from tests.unit.cluster import objects
+from tests.unit.cluster.test_resolve import HTTP_BEHIND, NOON, flow, link, resolve, shop, workload
+
+
+def with_conditions(slice_: dict[str, Any], **conditions: dict[str, bool]) -> dict[str, Any]:
+    """`conditions` by the last number of the address."""
+    for endpoint in slice_["endpoints"]:
+        endpoint["conditions"] = conditions[f"at_{endpoint['addresses'][0].rpartition('.')[2]}"]
+    return slice_
+
+
+def test_a_pod_that_is_not_ready_is_nobody_behind_a_service() -> None:
+    """Nobody is sent to it: not one of a trial with the workload's labels, nor one that never became ready."""
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    behind = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.6", "10.244.2.9"])
+    behind = with_conditions(behind, at_6={"ready": True}, at_9={"ready": False, "serving": False})
+    where.apply("EndpointSlice", behind, at=(NOON - timedelta(minutes=1)).timestamp())
+    assert link(resolve(where, flow("10.96.0.10", 80)))[1] == workload("api")
+    (service,) = (s for s in where.snapshot().services if s.name == "api")
+    assert {str(backend.ip) for backend in service.backends} == {"10.244.2.6", "10.244.2.9"}, "policies are for both"
+
+
+def test_where_nobody_is_ready_those_that_are_leaving_and_still_serve_are_behind_the_service() -> None:
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    behind = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.6", "10.244.2.9"])
+    leaving = {"ready": False, "serving": True, "terminating": True}
+    behind = with_conditions(behind, at_6=leaving, at_9={"ready": False, "serving": False})
+    where.apply("EndpointSlice", behind, at=(NOON - timedelta(minutes=1)).timestamp())
+    assert link(resolve(where, flow("10.96.0.10", 80)))[1] == workload("api")
+
+
+def restarted(*ready: str, after_seconds: int = 10) -> ClusterView:
+    """Every pod behind the Service is replaced at once: from noon on, nobody is ready for a while."""
+    where = shop(objects.pod("canary", ip="10.244.2.9", node="node-2"))
+    for seconds, ips in ((0, ()), (after_seconds, ready)):
+        at = (NOON + timedelta(seconds=seconds)).timestamp()
+        where.confirmed = at
+        where.apply("EndpointSlice", objects.endpoint_slice("api", HTTP_BEHIND, list(ips)), at=at)
+    where.confirmed = FOREVER
+    return where
+
+
+def test_a_service_that_nobody_is_behind_for_a_moment_is_what_stood_there_before_and_after() -> None:
+    where, five = restarted("10.244.2.6"), timedelta(seconds=5)
+    assert link(resolve(where, flow("10.96.0.10", 80), NOON + five)) == (workload("web"), workload("api"), 8080)
+
+
+def test_a_service_that_somebody_else_is_behind_afterwards_is_not_guessed() -> None:
+    answer = resolve(restarted("10.244.2.9"), flow("10.96.0.10", 80), NOON + timedelta(seconds=5))
+    assert isinstance(answer, NotYet)
+    assert answer.reason == "service-backends-differ"
+
+
+def test_a_service_that_nobody_is_behind_for_long_is_nobody() -> None:
+    where = restarted()
+    for seconds, reason in ((29, ""), (32, "service-without-backends")):
+        answer = resolve(where, flow("10.96.0.10", 80), NOON + timedelta(seconds=seconds))
+        assert (answer.reason if isinstance(answer, NotYet) else "") == reason
+
+
+def test_what_is_said_of_a_service_that_nobody_is_behind_holds_as_long_as_the_history_says() -> None:
+    """Any moment within the bounds that an answer gives has the same answer."""
+    where = restarted("10.244.2.9", after_seconds=100)
+    moments = [NOON + timedelta(seconds=seconds + 0.5) for seconds in range(-40, 160)]
+    answers = [resolve(where, flow("10.96.0.10", 80), moment) for moment in moments]
+    assert {type(answer) for answer in answers} == {Resolved, NotYet}
+    for answer in answers:
+        if isinstance(answer, Resolved):
+            since, until = answer.holds_since or moments[0], answer.holds_until or moments[-1]
+            within = [other for other, moment in zip(answers, moments, strict=True) if since <= moment < until]
+            assert {link(other)[1] for other in within} == {link(answer)[1]}
