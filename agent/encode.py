@@ -36,9 +36,9 @@ _MAX_STEP: Final = np.uint64((1 << 32) - 1)
 _STEPS: Final = 127  # of an interval: the largest number that is one byte on the wire
 # Field numbers of wattle.v1.Columns, packed (wire type 2).
 _LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES = 1, 2, 10, 11, 12
-_KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS = 16, 17, 18, 19, 20
+_KIND, _FIRST_STEP, _LASTED, _PORT, _LONGEST_MS = 16, 17, 18, 19, 21
 _PORTS: Final = flowlink_pb2.Batch.DESCRIPTOR.fields_by_name["ports"].number
-_FIELDS: Final = (_LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES, _KIND, _FIRST_STEP, _LASTED, _PORT, _DURATION_MS)
+_FIELDS: Final = (_LOCAL, _REMOTE, _COUNT, _TX_BYTES, _RX_BYTES, _KIND, _FIRST_STEP, _LASTED, _PORT, _LONGEST_MS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +166,7 @@ def _share(columns: FlowColumns, start: Instant, step_ms: int) -> _Interval:
             _TX_BYTES: varints(np.minimum(columns.tx_bytes, _MAX_COUNTER)),
             _RX_BYTES: varints(np.minimum(columns.rx_bytes, _MAX_COUNTER)),
             _FIRST_STEP: varints(np.minimum(first_step, _MAX_STEP)),
-            _DURATION_MS: varints(_whole_ms(columns.duration_ns)),
+            _LONGEST_MS: varints(_whole_ms(columns.longest_ns)),
             _LASTED: varints(np.minimum(last_step - first_step, _MAX_STEP)),
         },
         kind=kind,

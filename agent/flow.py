@@ -67,7 +67,7 @@ FlowStats: Final = np.dtype(
         ("count", "<u8"),
         ("tx_bytes", "<u8"),
         ("rx_bytes", "<u8"),
-        ("duration_ns", "<u8"),
+        ("longest_ns", "<u8"),
         ("pid", "<u4"),
         ("zero", "<u4"),
         ("local", "<u8", (2,)),
@@ -149,7 +149,7 @@ class FlowColumns:
     rx_bytes: Words
     first_ns: Words  # CLOCK_BOOTTIME
     last_ns: Words
-    duration_ns: Words
+    longest_ns: Words
 
     def __len__(self) -> int:
         return len(self.local)

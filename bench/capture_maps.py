@@ -105,7 +105,7 @@ def sample(entries: int) -> tuple[Any, Any]:
     stats["count"] = rng.integers(1, 300, entries)
     stats["tx_bytes"] = rng.integers(0, 1 << 20, entries)
     stats["rx_bytes"] = rng.integers(0, 1 << 22, entries)
-    stats["duration_ns"] = rng.integers(0, 10**9, entries)
+    stats["longest_ns"] = rng.integers(0, 10**9, entries)
     stats["process"][:, 0] = rng.integers(1 << 40, (1 << 40) + 40, entries)
     stats["local"][:, 1] = 0xFFFF0000 | (0x0B0A << 32)
     return keys, stats

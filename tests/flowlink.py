@@ -52,6 +52,7 @@ class Flow:
     rx_bytes: int = 200
     first_ms: int = 1_000
     last_ms: int = 2_000
+    longest_ms: int = 0
 
 
 def batch_of(
@@ -92,7 +93,7 @@ def batch_of(
             columns.first_step.append(flow.first_ms)
             columns.steps.append(flow.last_ms - flow.first_ms)
             columns.server_port.append(ports.setdefault(flow.port, len(ports)))
-            columns.duration_ms.append(0)
+            columns.longest_ms.append(flow.longest_ms)
     return with_columns(
         flowlink_pb2.Batch(
             interval=flowlink_pb2.Interval(

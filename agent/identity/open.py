@@ -3,12 +3,14 @@
 Enters: /proc of the processes in pods' control groups. Leaves: `FlowColumns` with outcome OPEN and count 0, and the
 listening sockets, whose owners the kernel side wants to know.
 Invariant: nothing is counted twice: an OPEN row counts no connection and no byte, it says that a link is alive. Read
-after attaching: what opens between the two is seen by both, and only the kernel counts it.
+after attaching: what opens between the two is seen by both, and only the kernel counts it. The kernel does not tell how
+old a socket is; it is no older than its pod, and that is told: the peer's address may have been another's before.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from agent.identity.cgroups import CgroupPaths
     from agent.identity.resolver import Resolver
 
+_STARTED: Final = 19  # of the words of /proc/<pid>/stat behind the name: field 22 (proc(5)), in ticks since boot
+_TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _TABLES: Final = (("tcp", PROTOCOL_TCP), ("tcp6", PROTOCOL_TCP), ("udp", PROTOCOL_UDP), ("udp6", PROTOCOL_UDP))
 
 
@@ -68,6 +72,7 @@ class _OpenKey:
     confidence: int
     process: bytes
     own: bytes
+    since_ns: int  # CLOCK_BOOTTIME: not opened before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +116,7 @@ class OpenSockets:
     def _look_into(self, inode: int, processes: list[_Process], keys: set[_OpenKey], listeners: list[Listener]) -> None:
         tables = self._read_tables(processes)
         owners = self._owners(processes)
-        pods = {process.container.pod_uid for process in processes}
+        pods = self._pods(processes)
         # Alone in its namespace, a pod owns every socket there, also one whose descriptor cannot be read.
         fallback = processes[0] if len(pods) == 1 and not self._resolver.is_host_namespace(inode) else None
         listening = {line.local_port for protocol, line in tables if _listens(protocol, line)}
@@ -150,8 +155,24 @@ class OpenSockets:
                         confidence=confidence,
                         process=process,
                         own=line.local,
+                        since_ns=pods[owner.container.pod_uid],
                     )
                 )
+
+    def _pods(self, processes: Iterable[_Process]) -> dict[str, int]:
+        """Whose processes these are, and when the first of each pod's was started: the one that holds the namespace."""
+        since_ns: dict[str, int] = {}
+        for process in processes:
+            pod = process.container.pod_uid
+            since_ns[pod] = min(self._started_ns(process.pid), since_ns.get(pod, sys.maxsize))
+        return since_ns
+
+    def _started_ns(self, pid: int) -> int:
+        """0 where it cannot be read: no connection is older than the kernel."""
+        with suppress(OSError, IndexError, ValueError):
+            after_name = (self._proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+            return int(after_name[_STARTED]) * _TICK_NS
+        return 0
 
     def _read_tables(self, processes: list[_Process]) -> list[tuple[int, SocketLine]]:
         for process in processes:
@@ -216,7 +237,7 @@ class OpenSockets:
             rx_bytes=stats["rx_bytes"],
             first_ns=np.full(rows, now),
             last_ns=np.full(rows, now),
-            duration_ns=stats["duration_ns"],
+            longest_ns=now - np.minimum(np.array([key.since_ns for key in keys], np.uint64), now),
         )
         own = np.frombuffer(b"".join(key.own for key in keys), "<u8").reshape(rows, 2)
         inside = self._resolver.stays_inside(columns.remote, own, columns.direction, columns.port)

@@ -56,7 +56,7 @@ class FirstSight:
 
 
 _KEYS: Final = ("remote", "port", "protocol", "direction", "error", "confidence")
-_STATS: Final = ("process", "count", "tx_bytes", "rx_bytes", "first_ns", "last_ns", "duration_ns")
+_STATS: Final = ("process", "count", "tx_bytes", "rx_bytes", "first_ns", "last_ns", "longest_ns")
 
 
 class _NotAPod:

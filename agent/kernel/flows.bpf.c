@@ -249,20 +249,24 @@ struct event {
 	u64 count;
 	u64 tx_bytes;
 	u64 rx_bytes;
-	u64 duration_ns;
+	u64 open_ns; /* how long the connection that closed had been open */
 };
 
+/* Two CPUs may write a time at once: one of the two stays, and they are nanoseconds apart. */
 static __always_inline void add(struct flow_stats *stats, const struct event *event)
 {
-	stats->last_ns = event->now_ns;
+	if (!event->count == !stats->count)
+		stats->last_ns = event->now_ns;
+	else if (event->count) /* the first that counts: closes before it say nothing about when this flow was opened */
+		stats->first_ns = stats->last_ns = event->now_ns;
 	if (event->count)
 		__sync_fetch_and_add(&stats->count, event->count);
 	if (event->tx_bytes)
 		__sync_fetch_and_add(&stats->tx_bytes, event->tx_bytes);
 	if (event->rx_bytes)
 		__sync_fetch_and_add(&stats->rx_bytes, event->rx_bytes);
-	if (event->duration_ns)
-		__sync_fetch_and_add(&stats->duration_ns, event->duration_ns);
+	if (event->open_ns > stats->longest_ns)
+		stats->longest_ns = event->open_ns;
 }
 
 /*
@@ -294,7 +298,7 @@ static __always_inline void account(
 	fresh.count = event->count;
 	fresh.tx_bytes = event->tx_bytes;
 	fresh.rx_bytes = event->rx_bytes;
-	fresh.duration_ns = event->duration_ns;
+	fresh.longest_ns = event->open_ns;
 	__builtin_memcpy(fresh.local, t->local, 16);
 	if (process) {
 		fresh.pid = pid;

@@ -30,14 +30,17 @@ struct flow_key {
 	u8 zero;
 };
 
-/* Counters of a flow within one interval. process is in the value: as a key a process could fill the map by renaming. */
+/*
+ * Counters of a flow within one interval. process is in the value: as a key a process could fill the map by renaming.
+ * The times are those of what `count` counts; where it is 0, of the rest: connections of earlier intervals that closed.
+ */
 struct flow_stats {
 	u64 first_ns;
 	u64 last_ns;
 	u64 count; /* connections, attempts, or datagrams of the initiating side */
 	u64 tx_bytes;
 	u64 rx_bytes;
-	u64 duration_ns;
+	u64 longest_ns; /* how long the oldest of the connections that closed had been open */
 	u32 pid;
 	u32 zero;
 	u8 local[16];

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 METHOD = "/wattle.v1.FlowLink/Connect"
 PROTOCOL_VERSION = 1
-COLUMNS_VERSION = 1  # how agent.encode spells them
+COLUMNS_VERSION = 2  # how agent.encode spells them
 BACKOFF_FIRST_SECONDS = 0.25
 BACKOFF_MOST_SECONDS = 10.0
 WELCOME_SECONDS = 20.0

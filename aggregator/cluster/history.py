@@ -161,14 +161,17 @@ class History:
     changed_pods: set[str] = field(default_factory=set)  # since whoever keeps the history last looked
     sightings: dict[IPAddress, dict[str, float]] = field(default_factory=dict)  # -> who an agent saw use it, and when
 
-    def sight(self, ip: IPAddress, key: str, moment: float) -> None:
+    def sight(self, ip: IPAddress, key: str, moment: float) -> bool:
         """An agent saw a pod use an address that the view gives to nobody else, or to another: until the view says
-        whose it is, nobody's name is given to it around that time.
+        whose it is, nobody's name is given to it around that time. True when it is the first to say so.
         """
         timeline = self.pod_ips.get(ip)
-        if timeline is not None and all(span.key != key for span in timeline.spans):
-            seen = self.sightings.setdefault(ip, {})
-            seen[key] = max(moment, seen.get(key, NEVER))
+        if timeline is None or any(span.key == key for span in timeline.spans):
+            return False
+        seen = self.sightings.setdefault(ip, {})
+        first = key not in seen
+        seen[key] = max(moment, seen.get(key, NEVER))
+        return first
 
     def pod_candidates(self, ip: IPAddress, moment: float) -> list[str]:
         """Keys of the pods that may have had the address."""

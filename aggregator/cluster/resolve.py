@@ -53,14 +53,14 @@ class ViewResolver:
     def __init__(self, view: ClusterView) -> None:
         self._view = view
         self._asked_ahead = NEVER  # the latest time that was asked for before the view had got there
-        self._caught_up = 0
+        self._turns = 0  # of answers that changed though the view did not
 
     @property
     def generation(self) -> int:
         if self._asked_ahead <= self._view.confirmed and self._asked_ahead > NEVER:
             self._asked_ahead = NEVER
-            self._caught_up += 1
-        return self._view.generation + self._caught_up
+            self._turns += 1
+        return self._view.generation + self._turns
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
         moment = at.timestamp()
@@ -71,6 +71,10 @@ class ViewResolver:
 
     def asked_ahead(self, moment: float) -> None:
         self._asked_ahead = max(self._asked_ahead, moment)
+
+    def grew_doubtful(self) -> None:
+        """An agent saw an address in other hands than the view's."""
+        self._turns += 1
 
 
 class _Question:
@@ -140,7 +144,8 @@ class _Question:
                 past = history.pods.get(history.static_pods.get((flow.node, flow.pod_uid), ""))
             if flow.local_ip is not None and not flow.host_network:
                 local_ip = canonical_address(flow.local_ip)
-                history.sight(local_ip, past.uid if past else flow.pod_uid, self._moment)
+                if history.sight(local_ip, past.uid if past else flow.pod_uid, self._moment):
+                    self._resolver.grew_doubtful()
             if past is not None:
                 if past.node_name and flow.node and past.node_name != flow.node:
                     return Refused(reason="pod-on-other-node")
@@ -351,6 +356,8 @@ class _Question:
         if timeline is None:
             return []
         self._narrow(timeline)
+        if ip in self._history.sightings:
+            self._narrow_to((self._moment, self._moment))
         keys = self._history.pod_candidates(ip, self._moment)
         self._steady = self._steady and all(
             self._view.steady(key) and timeline.surely(key, self._moment) for key in keys

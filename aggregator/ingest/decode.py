@@ -40,8 +40,9 @@ _TABLED = (
     "rx_bytes",
     "first_step",
     "steps",
-    "duration_ms",
+    "longest_ms",
 )
+_WITHOUT_LONGEST = (*_TABLED[:-1], "duration_ms")  # up to columns_version 1
 _PLAIN = ("local", "remote", "port", *_KIND, "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms", "duration_us")
 _NOTHING_LOST = (0,) * len(LOSSES)
 _V4_MAPPED = np.uint64(0xFFFF_0000_0000)
@@ -88,17 +89,19 @@ def decode(message: bytes, batch: flowlink_pb2.Batch, *, now_ms: int, known: Kno
             if largest[name] >= table:
                 raise MalformedBatchError("index", f"{name}: index {largest[name]} of a table of {table}")
     for place, name in enumerate(_TABLED):
-        if name in ("count", "tx_bytes", "rx_bytes", "duration_ms"):
-            _check_sum(name, told.numbers[place], largest[name])
+        if name in ("count", "tx_bytes", "rx_bytes", "longest_ms"):
+            _check_sum(told.names[place], told.numbers[place], largest[name])
     if (largest["first_step"] + largest["steps"]) * told.step_ms > 2 * DAY_MS:
         raise MalformedBatchError("time", "steps: events must lie within a day of the interval's start")
-    numbers = told.numbers[:-1].view(np.int64)  # what is left out is checked, and kept nowhere
+    numbers = told.numbers.view(np.int64)
+    if told.names[-1] != "longest_ms":
+        numbers[-1] = 0  # summed durations were told: checked, and kept nowhere
     numbers[2] = ports[numbers[2]]
-    first, last = numbers[-2:]
+    ends = numbers[-3:-1]
+    first, last = ends
     last += first
     if len(last) and int(last.max()) * told.step_ms > DAY_MS:
         raise MalformedBatchError("time", "steps: events must lie within a day of the interval's start")
-    ends = numbers[-2:]
     ends *= told.step_ms
     ends += times.start_ms
     np.minimum(ends, times.latest_ms, out=ends)
@@ -116,20 +119,22 @@ def decode(message: bytes, batch: flowlink_pb2.Batch, *, now_ms: int, known: Kno
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Told:
-    """What the columns of either spelling say: `numbers` has one row for each of _TABLED."""
+    """What the columns of any spelling say: `numbers` has one row for each of _TABLED, told under these names."""
 
     numbers: _U64
+    names: Sequence[str]
     kinds: Sequence[Sequence[int]]  # (protocol, direction, outcome, errno, confidence, process)
     ports: Sequence[int]
     step_ms: int
 
 
 def _tabled(batch: flowlink_pb2.Batch) -> _Told:
-    numbers = _columns(batch, told=_TABLED, untold=_PLAIN)
+    names, numbers = _columns(batch, _TABLED, _WITHOUT_LONGEST)
     if len(batch.kinds) > MAX_RECORDS or len(batch.ports) > MAX_RECORDS:
         raise MalformedBatchError("size", f"kinds, ports: at most {MAX_RECORDS} entries")
     return _Told(
         numbers=numbers,
+        names=names,
         kinds=[
             (kind.protocol, kind.direction, kind.outcome, kind.errno, kind.confidence, kind.process)
             for kind in batch.kinds
@@ -141,7 +146,7 @@ def _tabled(batch: flowlink_pb2.Batch) -> _Told:
 
 def _plain(batch: flowlink_pb2.Batch) -> _Told:
     """Version 0.1.0 said everything for every record: the tables are made here."""
-    numbers = _columns(batch, told=_PLAIN, untold=_TABLED)
+    _, numbers = _columns(batch, _PLAIN)
     columns = dict(zip(_PLAIN, numbers, strict=True))
     first, last = columns["first_ms"], columns["last_ms"]
     if len(last) and ((first > last).any() or int(last.max()) > DAY_MS):
@@ -158,14 +163,15 @@ def _plain(batch: flowlink_pb2.Batch) -> _Told:
                 columns["duration_us"],
             ]
         ),
+        names=(*_TABLED[:-1], "duration_us"),
         kinds=kinds.T.tolist(),
         ports=ports.tolist(),
         step_ms=1,
     )
 
 
-def _columns(batch: flowlink_pb2.Batch, *, told: Sequence[str], untold: Sequence[str]) -> _U64:
-    """The columns of one spelling, row by row; those of the other must be empty."""
+def _columns(batch: flowlink_pb2.Batch, *spellings: Sequence[str]) -> tuple[Sequence[str], _U64]:
+    """Which of the spellings it is (the last column tells), and its columns, row by row; all others must be empty."""
     if google_crc32c.value(batch.columns) != batch.crc32c:
         raise MalformedBatchError("checksum", "crc32c: does not match the columns")
     try:
@@ -175,6 +181,7 @@ def _columns(batch: flowlink_pb2.Batch, *, told: Sequence[str], untold: Sequence
     records = len(columns.count)
     if records > MAX_RECORDS:
         raise MalformedBatchError("size", f"columns: {records} flow records, at most {MAX_RECORDS}")
+    told = next((names for names in spellings if len(getattr(columns, names[-1]))), spellings[0])
     numbers = np.empty((len(told), records), np.uint64)
     for place, name in enumerate(told):
         column = getattr(columns, name)
@@ -182,9 +189,10 @@ def _columns(batch: flowlink_pb2.Batch, *, told: Sequence[str], untold: Sequence
             raise MalformedBatchError("unequal", f"{name}: {len(column)} values where count has {records}")
         numbers[place] = np.array(column)
     for field, _ in columns.ListFields():
-        if field.name in untold and field.name not in told:
-            raise MalformedBatchError("unequal", f"{field.name}: has values, but step_ms is {batch.interval.step_ms}")
-    return numbers
+        if field.name not in told:
+            spelling = f"{told[-1]}, with step_ms {batch.interval.step_ms}"
+            raise MalformedBatchError("unequal", f"{field.name}: has values beside {spelling}")
+    return told, numbers
 
 
 def _kinds(table: Sequence[Sequence[int]], *, processes: int) -> Kinds:

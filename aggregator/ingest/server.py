@@ -34,7 +34,7 @@ from wattle.v1 import flowlink_pb2
 log = logging.getLogger(__name__)
 
 SERVICE = "wattle.v1.FlowLink"
-COLUMNS_VERSION = 1  # the newest that ingest.decode reads
+COLUMNS_VERSION = 2  # the newest that ingest.decode reads
 HELLO_SECONDS = 10.0
 KEEPALIVE_MS = 10_000  # with KEEPALIVE_TIMEOUT_MS: how long an agent behind a cut cable keeps its place
 KEEPALIVE_TIMEOUT_MS = 5_000

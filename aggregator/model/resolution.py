@@ -37,7 +37,7 @@ class Resolved:
     src_pod: str = ""  # "namespace/name", "" when that end is no single pod
     dst_pod: str = ""
     same_node_probe: bool = False
-    holds_since: datetime | None = None  # the same answer holds for the same identity within these bounds;
+    holds_since: datetime | None = None  # between these bounds, not at them, the same identity has the same answer;
     holds_until: datetime | None = None  # None = as far back, or on, as is known
 
 

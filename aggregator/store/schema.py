@@ -153,7 +153,7 @@ pending_flow = Table(
     Column("row", Integer, nullable=False, autoincrement=False),
     Column("identity", Text, nullable=False),  # JSON of the FlowIdentity
     Column("process", Text, nullable=False, server_default=text("''")),
-    _whole("at_ms"),  # when the flow was seen; what it is resolved by
+    _whole("at_ms"),  # when it was opened: what it is resolved by
     _whole("first_seen_ms"),
     _whole("last_seen_ms"),
     _whole("deadline_ms"),

@@ -51,7 +51,7 @@ def batch_message(rows: int, *, node: int, seq: int, universe: int = 60_000, tai
         rx_bytes=rng.integers(0, 20_000, rows).astype(np.uint64),
         first_ns=first_ns.astype(np.uint64),
         last_ns=(start.boot_ns + rng.integers(2_000, 5_000, rows) * 1_000_000).astype(np.uint64),
-        duration_ns=(rng.integers(0, 200_000, rows) * 1_000).astype(np.uint64),
+        longest_ns=(rng.integers(0, 200_000, rows) * 1_000).astype(np.uint64),
     )
     [(_, batch)] = encode(columns, start=start, end=end, loss=flowlink_pb2.Loss())
     batch.seq = seq

@@ -50,7 +50,9 @@ class Row:
     count: int
     tx_bytes: int
     rx_bytes: int
-    duration_ms: int
+    first_ms: int  # since the interval began, give or take a step
+    last_ms: int
+    longest_ms: int
     container: str
     namespace: str
     container_id: str
@@ -93,7 +95,9 @@ def decode(batch: flowlink_pb2.Batch) -> Iterator[Row]:
             count=columns.count[i],
             tx_bytes=columns.tx_bytes[i],
             rx_bytes=columns.rx_bytes[i],
-            duration_ms=columns.duration_ms[i],
+            first_ms=columns.first_step[i] * batch.interval.step_ms,
+            last_ms=(columns.first_step[i] + columns.steps[i]) * batch.interval.step_ms,
+            longest_ms=columns.longest_ms[i],
             container=side.container_name,
             namespace=side.namespace,
             container_id=side.container_id,

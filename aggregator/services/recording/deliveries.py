@@ -42,7 +42,7 @@ class Kinds:
         return len(self.protocol)
 
 
-COLUMNS = ("local", "remote", "port", "kind", "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms")
+COLUMNS = ("local", "remote", "port", "kind", "count", "tx_bytes", "rx_bytes", "first_ms", "last_ms", "longest_ms")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,6 +109,20 @@ class FlowColumns:
     @property
     def last_ms(self) -> I64:
         return self._row(8)
+
+    @property
+    def longest_ms(self) -> I64:
+        """How long the oldest of those that closed had been open; of open ones, how long at most they have been."""
+        return self._row(9)
+
+    @property
+    def opened_ms(self) -> I64:
+        """The time by which a record's ends are judged: of what it counts, or, where it counts nothing, of when the
+        connections that closed were opened. Their addresses may be somebody else's by now: a pod that takes over the
+        address of one that went without a word is sent the last packets of its connections, and refuses them.
+        """
+        middle = (self.first_ms + self.last_ms) >> 1
+        return np.maximum(np.where(self.count > 0, middle, middle - self.longest_ms), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -397,7 +397,7 @@ class Grouping:
         refused: dict[tuple[str, str, int, str], list[int]] = defaultdict(lambda: [0, 0])
         for answered in batches:
             columns = answered.batch.columns
-            kind = self._kind[answered.answers]
+            kind, opened_ms = self._kind[answered.answers], columns.opened_ms
             for row in np.flatnonzero(kind >= _PENDING).tolist():
                 answer = answers[int(answered.answers[row])]
                 if kind[row] == _REFUSED:
@@ -407,7 +407,7 @@ class Grouping:
                     total[0] += 1
                     total[1] += int(columns.count[row])
                     continue
-                deltas.pending.append(self._pending(answered, row, answer, now_ms))
+                deltas.pending.append(self._pending(answered, row, answer, int(opened_ms[row]), now_ms))
         deltas.refusals += [
             RefusalDelta(
                 cluster=cluster, agent_id=agent_id, bucket_minute=hour, reason=reason, flow_records=records, count=count
@@ -415,14 +415,14 @@ class Grouping:
             for (cluster, agent_id, hour, reason), (records, count) in refused.items()
         ]
 
-    def _pending(self, answered: AnsweredBatch, row: int, answer: Answer, now_ms: int) -> PendingFlow:
+    def _pending(self, answered: AnsweredBatch, row: int, answer: Answer, opened_ms: int, now_ms: int) -> PendingFlow:
         columns = answered.batch.columns
         key = answered.key
         return PendingFlow(
             key=PendingKey(cluster=key.cluster, agent_id=key.agent_id, epoch=key.epoch, seq=answered.seq, row=row),
             identity=identity_to_json(answer.identity),
             process=answer.process,
-            at_ms=int(columns.first_ms[row] + columns.last_ms[row]) // 2,
+            at_ms=opened_ms,
             first_seen_ms=int(columns.first_ms[row]),
             last_seen_ms=int(columns.last_ms[row]),
             deadline_ms=now_ms + self._grace_ms,

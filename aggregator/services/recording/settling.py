@@ -17,12 +17,12 @@ import numpy as np
 
 from aggregator.errors import LinkCollisionError, StoreError
 from aggregator.metrics import PENDING, PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
-from aggregator.model.link import Outcome
 from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, Kinds
 from aggregator.services.recording.grouping import AnsweredBatch, Grouping
 from aggregator.services.recording.identities import Answer
 from aggregator.services.recording.identity_json import identity_from_json
+from aggregator.services.recording.judging import judge
 from aggregator.services.recording.rollup import RollUp
 from aggregator.store import Store
 from aggregator.store.deltas import CursorKey, Merge, PendingFlow
@@ -88,9 +88,9 @@ class Settler:
         for flow in waiting:
             identity = identity_from_json(flow.identity)
             resolution, outcome = _decide(
-                self._resolver.resolve(identity, moment(flow.at_ms)),
+                judge(self._resolver, identity, opened=moment(flow.at_ms), seen=moment(flow.last_seen_ms)),
                 overdue_ms=now_ms - flow.deadline_ms,
-                opened=flow.count > 0 or identity.outcome is not Outcome.ESTABLISHED,
+                opened=flow.count > 0,
             )
             if resolution is not None:
                 answer = Answer(identity=identity, process=flow.process, resolution=resolution)
@@ -175,6 +175,7 @@ def _batch_of(flows: Sequence[PendingFlow]) -> FlowBatch:
             rx_bytes=column("rx_bytes"),
             first_ms=column("first_seen_ms"),
             last_ms=column("last_seen_ms"),
+            longest_ms=none,
         ),
         losses=(0,) * len(LOSSES),
         clamped=False,

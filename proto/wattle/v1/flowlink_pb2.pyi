@@ -544,7 +544,8 @@ Global___Local: _TypeAlias = Local  # noqa: Y015
 @_typing.final
 class Columns(_message.Message):
     """Parallel arrays of equal length, one position a flow record; at most 5,000 positions. There are two spellings: numbers 1, 2, 10
-    to 12 and from 16 on, with much in the batch's tables; or, of agents of version 0.1.0, 1 to 15. The other arrays are empty.
+    to 12 and from 16 on, with much in the batch's tables (longest_ms, or, of older agents, duration_ms); or, of agents of version
+    0.1.0, 1 to 15. The other arrays are empty.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -569,6 +570,7 @@ class Columns(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     SERVER_PORT_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    LONGEST_MS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """index into Batch.locals"""
@@ -635,11 +637,13 @@ class Columns(_message.Message):
 
     @_builtins.property
     def first_step(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """first event, in units of interval.step_ms after interval.start_wall_ns (0 when it was earlier)"""
+        """first event that `count` counts (where it is 0: that there was), in units of interval.step_ms after"""
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """from the first event to the last, in units of interval.step_ms"""
+        """interval.start_wall_ns (0 when it was earlier)
+        from that event to the last of them, in units of interval.step_ms
+        """
 
     @_builtins.property
     def server_port(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -647,7 +651,11 @@ class Columns(_message.Message):
 
     @_builtins.property
     def duration_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """summed duration of the connections closed in the interval, ms, rounded up"""
+        """summed duration of the connections closed in the interval, ms, rounded up; up to columns_version 1"""
+
+    @_builtins.property
+    def longest_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """in its place since columns_version 2: how long the oldest of the connections closed in the interval had been"""
 
     def __init__(
         self,
@@ -672,10 +680,11 @@ class Columns(_message.Message):
         steps: _abc.Iterable[_builtins.int] | None = ...,
         server_port: _abc.Iterable[_builtins.int] | None = ...,
         duration_ms: _abc.Iterable[_builtins.int] | None = ...,
+        longest_ms: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "count", b"count", "direction", b"direction", "duration_ms", b"duration_ms", "duration_us", b"duration_us", "errno", b"errno", "first_ms", b"first_ms", "first_step", b"first_step", "kind", b"kind", "last_ms", b"last_ms", "local", b"local", "outcome", b"outcome", "port", b"port", "process", b"process", "protocol", b"protocol", "remote", b"remote", "rx_bytes", b"rx_bytes", "server_port", b"server_port", "steps", b"steps", "tx_bytes", b"tx_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "count", b"count", "direction", b"direction", "duration_ms", b"duration_ms", "duration_us", b"duration_us", "errno", b"errno", "first_ms", b"first_ms", "first_step", b"first_step", "kind", b"kind", "last_ms", b"last_ms", "local", b"local", "longest_ms", b"longest_ms", "outcome", b"outcome", "port", b"port", "process", b"process", "protocol", b"protocol", "remote", b"remote", "rx_bytes", b"rx_bytes", "server_port", b"server_port", "steps", b"steps", "tx_bytes", b"tx_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -882,7 +891,7 @@ class Welcome(_message.Message):
     retry_after_ms: _builtins.int
     """> 0: too many agents are replaying; come back after this time, ms"""
     columns_version: _builtins.int
-    """newest spelling of Columns that the server reads: 0 = that of 0.1.0, 1 = both"""
+    """newest spelling of Columns that the server reads: 0 = that of 0.1.0, 1 = tables, too, 2 = with longest_ms"""
     def __init__(
         self,
         *,

@@ -1,16 +1,18 @@
 """Flows that wait for the cluster view: what they become, and how long they wait."""
 
+import time
 from dataclasses import replace
 from datetime import datetime
 
 from agent.spool import Spool
 from aggregator.metrics import PENDING
 from aggregator.model.link import Link
-from aggregator.model.resolution import FlowIdentity, NotYet, Resolution
+from aggregator.model.resolution import FlowIdentity, NotYet, Resolution, Resolved
 from aggregator.model.workload import Address
 from aggregator.services.recording.settling import BEHIND_MS, Settler
 from aggregator.store import Scope, Store
 from aggregator.store.deltas import CursorKey
+from aggregator.store.keys import moment
 from tests.flowlink import (
     CLUSTER,
     FakeResolver,
@@ -23,6 +25,7 @@ from tests.flowlink import (
     running_stream,
     workload,
 )
+from wattle.v1 import flowlink_pb2
 
 
 def not_yet(flow: FlowIdentity, reason: str, *, behind: bool = False) -> NotYet:
@@ -107,8 +110,44 @@ async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_n
         running_aggregator(sqlite_store, resolver=resolver) as aggregator,
         running_stream(spool, aggregator.port),
     ):
-        spool.append(batch_of([Flow(port=6379, count=0), Flow(port=5432, count=1)]))
+        found_open = Flow(port=8080, count=0, outcome=flowlink_pb2.OUTCOME_OPEN)
+        spool.append(batch_of([Flow(port=6379, count=0), found_open, Flow(port=5432, count=1)]))
         await empty(spool)
-    assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 2
+    assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 3
     assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
     assert sqlite_store.pending_count(CLUSTER) == 0
+
+
+async def test_what_waits_is_judged_by_when_it_was_opened(sqlite_store: Store, spool: Spool) -> None:
+    """Of an open connection that is not told: its peer must have been the same for as long as it can be open."""
+    known, change_ms = {"value": False}, time.time_ns() // 1_000_000 - 60_000
+
+    def answer(flow: FlowIdentity, at: datetime) -> Resolution | None:
+        if not known["value"]:
+            return not_yet(flow, "pod")
+        new = at.timestamp() * 1000 >= change_ms
+        link = Link(
+            src=workload("uid-client"), dst=workload("new" if new else "old"), protocol=flow.protocol, port=flow.port
+        )
+        return Resolved(link=link, holds_since=moment(change_ms - 1) if new else None)
+
+    resolver = FakeResolver(answer=answer)
+    async with (
+        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        closed = Flow(port=1, count=0, longest_ms=120_000)
+        young, old = (
+            Flow(port=port, count=0, longest_ms=longest_ms, outcome=flowlink_pb2.OUTCOME_OPEN)
+            for port, longest_ms in ((2, 10_000), (3, 120_000))
+        )
+        spool.append(batch_of([closed, young, old]))
+        await empty(spool)
+    known["value"] = True
+    assert Settler(store=sqlite_store, resolver=resolver).settle() == 3
+    assert {
+        (observed.link.port, str(observed.link.dst)) for observed in sqlite_store.links(Scope(cluster=CLUSTER))
+    } == {
+        (1, "shop/Deployment/old"),
+        (2, "shop/Deployment/new"),
+    }

@@ -1,6 +1,7 @@
 """Connections that were open before the agent came: found, with their direction, and never counted twice."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -47,17 +48,21 @@ def pool(rig: Rig, network: Network, client: Pod, server: Pod) -> Iterator[tuple
         serving.kill()
 
 
-@pytest.mark.usefixtures("pool")
 def test_open_connections_are_found_with_their_direction(
-    rig: Rig, network: Network, client: Pod, server: Pod, config: AgentConfig
+    rig: Rig, network: Network, client: Pod, server: Pod, config: AgentConfig, request: pytest.FixtureRequest
 ) -> None:
     del rig
+    began = time.monotonic()
+    request.getfixturevalue("pool")
+    time.sleep(0.1)
     late = open_rig(config)
     try:
         late.pipeline.look()
+        rows = late.taken(client, server)
+        most_ms = (time.monotonic() - began) * 1000 + 20  # in ticks
         found = {
             (row.pod, row.direction, row.remote, row.port, row.protocol, row.outcome, row.process, row.confidence)
-            for row in late.taken(client, server)
+            for row in rows
         }
         late.pipeline.look()
         again = late.rows(client, server)
@@ -68,6 +73,7 @@ def test_open_connections_are_found_with_their_direction(
         ("client", "EGRESS", network.server_address, 8125, 17, "OPEN", "pool", "HIGH"),
         ("server", "INGRESS", network.client_address, PORT, 6, "OPEN", "database", "HIGH"),
     }
+    assert all(100 <= row.longest_ms <= most_ms for row in rows), "not older than the pod's first process"
     assert len(again) == 3  # a later look keeps the link alive
     assert sum(row.count for row in again) == 0
 

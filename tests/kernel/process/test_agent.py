@@ -76,7 +76,7 @@ class Aggregator:
                         window_batches=32,
                         window_bytes=8 << 20,
                         max_batch_bytes=1 << 20,
-                        columns_version=1,
+                        columns_version=2,
                     )
                     yield flowlink_pb2.ServerMessage(welcome=welcome)
                 case "batch":

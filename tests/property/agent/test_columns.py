@@ -108,7 +108,7 @@ def test_any_drained_bytes_become_batches_that_can_be_read(raw: bytes, at_most: 
                 int(getattr(columns, name)[row]) for name in ("protocol", "direction", "outcome", "error", "confidence")
             )
             assert batch.ports[found.server_port[i]] == columns.port[row]
-            assert found.duration_ms[i] == -(-int(columns.duration_ns[row]) // 10**6)
+            assert found.longest_ms[i] == -(-int(columns.longest_ns[row]) // 10**6)
             assert found.count[i] == min(int(columns.count[row]), (1 << 63) - 1)
             first_ms = (max(int(columns.first_ns[row]), START.boot_ns) - START.boot_ns) // 10**6
             assert found.first_step[i] == min(first_ms // batch.interval.step_ms, (1 << 32) - 1)

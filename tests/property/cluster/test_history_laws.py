@@ -191,6 +191,31 @@ def test_no_flow_is_given_to_a_wrong_owner(part: int) -> None:
     assert named > total / 2, f"{named} of {total}: it must not be right by never answering"
 
 
+@settings(max_examples=500, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_an_answer_holds_between_its_bounds(seed: int) -> None:
+    """Whoever keeps it, and whoever asks how long ago a connection may have been opened, relies on it."""
+    rng = random.Random(seed)
+    played = world(rng, ADDRESSES[0], "p")
+    view = with_asker()
+    for at, event in played.events[: rng.randint(1, len(played.events))]:
+        play(view, event, at)
+    last = max(at for at, _ in played.events)
+    view.confirmed = last + 60
+    resolver = ViewResolver(view)
+    moments = [datetime.fromtimestamp(rng.uniform(ORIGIN - 30, last + 30), UTC) for _ in range(50)]
+    answers = [resolver.resolve(flow(ADDRESSES[0]), moment) for moment in moments]
+    for answer in answers:
+        if isinstance(answer, Resolved):
+            since, until = answer.holds_since or moments[0].min.replace(tzinfo=UTC), answer.holds_until
+            between = [
+                other
+                for other, moment in zip(answers, moments, strict=True)
+                if since < moment and (until is None or moment < until)
+            ]
+            assert {other.link if isinstance(other, Resolved) else None for other in between} == {answer.link}
+
+
 def remembered(view: ClusterView) -> object:
     history = view.history
     return (

@@ -27,7 +27,7 @@ class CommitsInSilence:
             match message.WhichOneof("message"):
                 case "hello":
                     welcome = flowlink_pb2.Welcome(
-                        committed_seq=self.committed, window_batches=4, window_bytes=1 << 20, columns_version=1
+                        committed_seq=self.committed, window_batches=4, window_bytes=1 << 20, columns_version=2
                     )
                     yield flowlink_pb2.ServerMessage(welcome=welcome)
                 case "batch":

@@ -138,7 +138,8 @@ BAD: list[tuple[str, str, Change]] = [
     ("counter", "count", set_column("count", 2**63)),
     ("counter", "tx_bytes", set_column("tx_bytes", 2**64 - 1)),
     ("counter", "rx_bytes", set_column("rx_bytes", 2**53)),
-    ("counter", "duration_ms", set_column("duration_ms", 2**64 - 1)),
+    ("counter", "longest_ms", set_column("longest_ms", 2**64 - 1)),
+    ("unequal", "longest_ms", append_column("duration_ms", 1)),
     ("time", "steps", set_column("steps", DAY_MS)),
     ("time", "steps", set_step(2**32 - 1)),
     ("time", "end_wall_ns", set_interval(NOW_NS, NOW_NS)),
@@ -215,6 +216,15 @@ def test_both_spellings_mean_the_same() -> None:
 
     assert spelled(plain=False) == spelled(plain=True)
     assert len(decoded(batch_of(records, end_ns=NOW_NS, plain=True)).kinds) == 3
+
+
+def test_how_long_connections_were_open_is_taken_from_who_tells_it() -> None:
+    """Agents of before told a sum, which says nothing of any one connection."""
+    batch = batch_of([Flow(longest_ms=3_600_000)], end_ns=NOW_NS)
+    assert decoded(batch).columns.longest_ms.tolist() == [3_600_000]
+    columns = flowlink_pb2.Columns.FromString(batch.columns)
+    columns.duration_ms.append(columns.longest_ms.pop())
+    assert decoded(with_columns(batch, columns)).columns.longest_ms.tolist() == [0]
 
 
 def test_too_many_records_are_refused() -> None:

@@ -6,51 +6,16 @@ from ipaddress import ip_address
 
 import pytest
 
-from aggregator.ingest.decode import decode
-from aggregator.model.link import Link, Outcome
+from aggregator.model.link import Outcome
 from aggregator.model.protocol import Direction, Protocol
-from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
+from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution
 from aggregator.model.workload import Address
-from aggregator.services.recording.deliveries import FlowColumns
-from aggregator.services.recording.grouping import AnsweredBatch, Deltas, Grouping
-from aggregator.services.recording.identities import Identities
 from aggregator.services.recording.identity_json import identity_from_json, identity_to_json
 from aggregator.services.recording.openings import Openings
-from aggregator.services.recording.rollup import RollUp
-from aggregator.store.deltas import CursorKey, EvidenceKind, Sides
-from tests.flowlink import CLUSTER, FakeResolver, Flow, batch_of, flows, workload
+from aggregator.store.deltas import EvidenceKind, Sides
+from tests.flowlink import CLUSTER, FakeResolver, Flow, flows
+from tests.unit.recording.desk import NOW_MS, Desk
 from wattle.v1 import flowlink_pb2
-
-NOW_MS = 1_790_000_100_000
-KEY = CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=1)
-
-
-class Desk:
-    """Identities and Grouping as the recorder uses them."""
-
-    def __init__(self, resolver: FakeResolver, *, most: int = 256, openings: Openings | None = None) -> None:
-        self.now_ms = NOW_MS - 60_000
-        self.identities = Identities(resolver, now_ms=lambda: self.now_ms)
-        self.grouping = Grouping(
-            grace_ms=30_000,
-            rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()}),
-            openings=openings,
-        )
-        self.identities.begin()
-        self.now_ms = NOW_MS
-
-    def group(self, *batches: list[Flow], end_ms: int = NOW_MS) -> Deltas:
-        self.identities.begin()
-        answered = []
-        for seq, records in enumerate(batches, start=1):
-            message = batch_of(records, end_ns=end_ms * 1_000_000)
-            flow_batch = decode(b"", message, now_ms=self.now_ms)
-            answers = self.identities.look_up([(CLUSTER, "node-1", flow_batch)], flow_batch.columns)
-            answered.append(AnsweredBatch(key=KEY, seq=seq, batch=flow_batch, answers=answers))
-        columns = FlowColumns.joined([batch.batch.columns for batch in answered])
-        return self.grouping.group(
-            answered, columns, self.identities.answers, resets=self.identities.resets, now_ms=self.now_ms
-        )
 
 
 def test_rows_of_one_link_are_summed_exactly() -> None:
@@ -88,25 +53,6 @@ def test_what_is_known_is_not_asked_again_within_a_generation() -> None:
     resolver.generation = 2
     desk.group(flows(20))
     assert resolver.asked == 40
-
-
-def test_an_address_that_changes_hands_is_judged_by_the_flow_s_own_time() -> None:
-    """A late batch must not get the answer of today, nor today's the answer of a late one."""
-    change_ms = NOW_MS - 30_000
-
-    def owner(flow: FlowIdentity, at: datetime) -> Resolution:
-        name = "old" if at.timestamp() * 1000 < change_ms else "new"
-        return Resolved(link=Link(src=workload("client"), dst=workload(name), protocol=flow.protocol, port=flow.port))
-
-    resolver = FakeResolver(answer=owner)
-    desk = Desk(resolver)
-    desk.now_ms = change_ms + 1_000
-    resolver.generation = 2  # the view has noticed
-    seen = []
-    for end_ms in (change_ms - 1_000, change_ms + 20_000, change_ms - 1_000, change_ms + 20_000):
-        deltas = desk.group([Flow(first_ms=4_000, last_ms=5_000)], end_ms=end_ms)
-        seen += [link.link.dst for link in deltas.links]
-    assert seen == [workload("old"), workload("new"), workload("old"), workload("new")]
 
 
 def test_links_and_evidence_are_told_once_the_merge_is_committed() -> None:
