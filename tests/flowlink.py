@@ -134,7 +134,11 @@ class FakeResolver:
     addresses: dict[str, str] = field(default_factory=dict)  # address -> Deployment's name
     answer: Callable[[FlowIdentity, datetime], Resolution | None] = lambda _flow, _at: None
     generation: int = 1
+    until: datetime | None = None
     asked: int = 0
+
+    def known_until(self, _cluster: str) -> datetime | None:
+        return self.until
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
         self.asked += 1

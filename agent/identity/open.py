@@ -10,7 +10,6 @@ old a socket is; it is no older than its pod, and that is told: the peer's addre
 from __future__ import annotations
 
 import os
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -160,15 +159,18 @@ class OpenSockets:
                 )
 
     def _pods(self, processes: Iterable[_Process]) -> dict[str, int]:
-        """Whose processes these are, and when the first of each pod's was started: the one that holds the namespace."""
+        """Whose processes these are, and when the first of each pod's was started: the one that holds the namespace.
+        0 where that cannot be read: no connection is older than the kernel.
+        """
         since_ns: dict[str, int] = {}
         for process in processes:
-            pod = process.container.pod_uid
-            since_ns[pod] = min(self._started_ns(process.pid), since_ns.get(pod, sys.maxsize))
+            pod, started_ns = process.container.pod_uid, self._started_ns(process.pid)
+            known = since_ns.setdefault(pod, started_ns)
+            since_ns[pod] = min(known or started_ns, started_ns or known)
         return since_ns
 
     def _started_ns(self, pid: int) -> int:
-        """0 where it cannot be read: no connection is older than the kernel."""
+        """0 where it cannot be read: it ended meanwhile."""
         with suppress(OSError, IndexError, ValueError):
             after_name = (self._proc / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
             return int(after_name[_STARTED]) * _TICK_NS

@@ -249,10 +249,13 @@ struct event {
 	u64 count;
 	u64 tx_bytes;
 	u64 rx_bytes;
-	u64 open_ns; /* how long the connection that closed had been open */
+	u64 age_ns; /* how long what ended had lasted; of a UDP answer how long ago it was asked for */
 };
 
-/* Two CPUs may write a time at once: one of the two stays, and they are nanoseconds apart. */
+/*
+ * Two CPUs may write a time at once: of two that are nanoseconds apart one stays. Of two ages the smaller may stay; BPF's
+ * compare-and-swap would need newer kernels.
+ */
 static __always_inline void add(struct flow_stats *stats, const struct event *event)
 {
 	if (!event->count == !stats->count)
@@ -265,8 +268,8 @@ static __always_inline void add(struct flow_stats *stats, const struct event *ev
 		__sync_fetch_and_add(&stats->tx_bytes, event->tx_bytes);
 	if (event->rx_bytes)
 		__sync_fetch_and_add(&stats->rx_bytes, event->rx_bytes);
-	if (event->open_ns > stats->longest_ns)
-		stats->longest_ns = event->open_ns;
+	if (event->age_ns > stats->longest_ns)
+		stats->longest_ns = event->age_ns;
 }
 
 /*
@@ -298,7 +301,7 @@ static __always_inline void account(
 	fresh.count = event->count;
 	fresh.tx_bytes = event->tx_bytes;
 	fresh.rx_bytes = event->rx_bytes;
-	fresh.longest_ns = event->open_ns;
+	fresh.longest_ns = event->age_ns;
 	__builtin_memcpy(fresh.local, t->local, 16);
 	if (process) {
 		fresh.pid = pid;

@@ -40,7 +40,7 @@ struct flow_stats {
 	u64 count; /* connections, attempts, or datagrams of the initiating side */
 	u64 tx_bytes;
 	u64 rx_bytes;
-	u64 longest_ns; /* how long the oldest of the connections that closed had been open */
+	u64 longest_ns; /* how long the oldest of what ended had lasted; of UDP answers how long ago they were asked for */
 	u32 pid;
 	u32 zero;
 	u8 local[16];

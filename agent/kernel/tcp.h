@@ -183,7 +183,7 @@ static __always_inline void on_tcp_close(void *sk, int from, int again)
 	last = *known;
 	drop_connection(&id, known);
 	event.now_ns = bpf_ktime_get_boot_ns();
-	event.open_ns = event.now_ns - last.since_ns;
+	event.age_ns = event.now_ns - last.since_ns;
 	if (last.state == CONNECTION_OPEN) {
 		/* Payload alone: bytes_acked counts SYN and FIN, bytes_sent counts data octets (RFC 4898). */
 		READ(event.tx_bytes, TCP_BYTES_SENT, sk);

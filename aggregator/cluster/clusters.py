@@ -61,3 +61,7 @@ class ClustersResolver:
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
         source = self._clusters.get(flow.cluster)
         return Refused(reason="unknown-cluster") if source is None else source.resolver.resolve(flow, at)
+
+    def known_until(self, cluster: str) -> datetime | None:
+        source = self._clusters.get(cluster)
+        return None if source is None else source.resolver.known_until(cluster)

@@ -69,9 +69,9 @@ class Timeline(Generic[K]):
                 changed |= span.narrow(NEVER, until, FOREVER)
         return changed
 
-    def surely(self, key: K, moment: float) -> bool:
-        """It had it at `moment` unless it had let go by then: it had been seen with it before."""
-        return any(span.key == key and span.sure <= moment for span in self.spans)
+    def sure_since(self, key: K, moment: float) -> float | None:
+        """When it was first seen with it, where that was before `moment`: since then it had it, until it let go."""
+        return max((span.sure for span in self.spans if span.key == key and span.sure <= moment), default=None)
 
     def at(self, moment: float, grace_seconds: float) -> list[K]:
         """Who may have had it at `moment`; when nobody may, who let go of it last within the grace period before."""
@@ -102,9 +102,11 @@ class Timeline(Generic[K]):
 
 
 def _nearest(edges: Collection[float], moment: float) -> tuple[float, float]:
-    """The last edge until `moment`, and the first after it."""
+    """The last edge before `moment`, and the first after it; at an edge, nothing but the edge."""
+    if moment in edges:
+        return moment, moment
     return (
-        max((e for e in edges if e <= moment), default=NEVER),
+        max((e for e in edges if e < moment), default=NEVER),
         min((e for e in edges if e > moment), default=FOREVER),
     )
 
@@ -163,15 +165,21 @@ class History:
 
     def sight(self, ip: IPAddress, key: str, moment: float) -> bool:
         """An agent saw a pod use an address that the view gives to nobody else, or to another: until the view says
-        whose it is, nobody's name is given to it around that time. True when it is the first to say so.
+        whose it is, nobody's name is given to it around that time. True when that changes any answer.
         """
         timeline = self.pod_ips.get(ip)
         if timeline is None or any(span.key == key for span in timeline.spans):
             return False
         seen = self.sightings.setdefault(ip, {})
-        first = key not in seen
-        seen[key] = max(moment, seen.get(key, NEVER))
-        return first
+        if moment <= seen.get(key, NEVER) + SIGHTING_SECONDS / 2:
+            return False
+        seen[key] = moment
+        return True
+
+    def holds_unsighted(self, ip: IPAddress, moment: float) -> tuple[float, float]:
+        """The bounds around `moment` between which what agents saw of `ip` makes the same difference."""
+        seen = self.sightings.get(ip, {}).values()
+        return _nearest([t + side * SIGHTING_SECONDS for t in seen for side in (-1, 1)], moment)
 
     def pod_candidates(self, ip: IPAddress, moment: float) -> list[str]:
         """Keys of the pods that may have had the address."""

@@ -18,7 +18,16 @@ from aggregator.model.address import IPAddress, canonical_address
 from aggregator.model.cluster import ServiceBackend, ServicePort
 from aggregator.model.link import Link
 from aggregator.model.protocol import Direction
-from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved
+from aggregator.model.resolution import (
+    ADDRESS_CHANGED_HANDS,
+    ADDRESS_LET_GO,
+    SERVICE_BACKENDS_DIFFER,
+    FlowIdentity,
+    NotYet,
+    Refused,
+    Resolution,
+    Resolved,
+)
 from aggregator.model.workload import Address, ApiServer, LinkEnd, Nodes, Workload
 
 # A flow may be this much younger than the view where its peer shows no sign of letting go of its address.
@@ -65,9 +74,13 @@ class ViewResolver:
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:
         moment = at.timestamp()
         with self._view.lock:
-            answer = _Question(self._view, flow, moment, self).answer()
+            question = _Question(self._view, flow, moment, self)
+            answer = question.answer()
             behind = moment > self._view.confirmed
-        return replace(answer, behind=True) if behind and isinstance(answer, NotYet) else answer
+        return replace(answer, behind=behind, holds_since=question.since) if isinstance(answer, NotYet) else answer
+
+    def known_until(self, _cluster: str) -> datetime | None:
+        return _datetime(self._view.confirmed + FRESH_SECONDS)
 
     def asked_ahead(self, moment: float) -> None:
         self._asked_ahead = max(self._asked_ahead, moment)
@@ -87,6 +100,11 @@ class _Question:
         self._flow, self._moment, self._resolver = flow, moment, resolver
         self._since, self._until = NEVER, FOREVER
         self._steady = True
+
+    @property
+    def since(self) -> datetime | None:
+        """The answer has been the same since then."""
+        return _datetime(self._since)
 
     def answer(self) -> Resolution:
         remote_ip = canonical_address(self._flow.remote_ip)
@@ -129,8 +147,10 @@ class _Question:
             src_pod=src.pod,
             dst_pod=dst.pod,
             same_node_probe=probe,
-            holds_since=_datetime(self._since),
-            holds_until=_datetime(self._until),
+            holds_since=self.since,
+            holds_until=_datetime(
+                min(self._until, FOREVER if self._steady else self._view.confirmed - LETTING_GO_SECONDS)
+            ),
         )
 
     # ---- the side that the agent sat on -----------------------------------------------------------------------------
@@ -184,7 +204,11 @@ class _Question:
             return _End(local_end, node=local_node)  # a pod and itself
         egress = flow.direction is Direction.EGRESS
         found = self._egress_remote(ip, local_node) if egress else self._ingress_remote(ip)
-        return found or self._nobodys(ip)
+        if found is None:
+            found = self._nobodys(ip)
+            if isinstance(found, _Unknown) and ip in self._history.pod_ips:
+                return _Unknown(ADDRESS_LET_GO)
+        return found
 
     def _egress_remote(self, ip: IPAddress, local_node: str) -> _End | _Unknown | None:
         """A Service before all else; its address may be a node's, too, or shared by Services with other ports."""
@@ -214,7 +238,7 @@ class _Question:
         for key in self._pods_at(ip):
             past = self._history.pods.get(key)
             if past is None:
-                return _Unknown("address-changed-hands")
+                return _Unknown(ADDRESS_CHANGED_HANDS)
             end = self._pod_end(past)
             if isinstance(end, _Unknown):
                 return end
@@ -227,7 +251,7 @@ class _Question:
             case [end, *others] if all(other.end == end.end for other in others):
                 return end._replace(pod="", node=end.node if all(other.node == end.node for other in others) else "")
             case _:
-                return _Unknown("address-changed-hands")
+                return _Unknown(ADDRESS_CHANGED_HANDS)
 
     def _node_at(self, ip: IPAddress, local_node: str) -> _End | _Unknown | None:
         names = self._owners(self._history.node_ips, ip)
@@ -314,7 +338,7 @@ class _Question:
             case [(other, number)]:
                 return _End(other, pod=pods.pop() if len(pods) == 1 else "", service=service, port=number)
             case _:
-                return _Unknown("service-backends-differ")
+                return _Unknown(SERVICE_BACKENDS_DIFFER)
 
     def _backend_end(self, key: ServiceKey, backend: ServiceBackend) -> _End | _Unknown:
         if key[:2] == API_SERVER:
@@ -356,12 +380,12 @@ class _Question:
         if timeline is None:
             return []
         self._narrow(timeline)
-        if ip in self._history.sightings:
-            self._narrow_to((self._moment, self._moment))
+        self._narrow_to(self._history.holds_unsighted(ip, self._moment))
         keys = self._history.pod_candidates(ip, self._moment)
-        self._steady = self._steady and all(
-            self._view.steady(key) and timeline.surely(key, self._moment) for key in keys
-        )
+        for key in keys:
+            sure = timeline.sure_since(key, self._moment)
+            self._steady = self._steady and sure is not None and self._view.steady(key)
+            self._narrow_to((NEVER if sure is None else sure, FOREVER))
         return keys
 
     def _states(self, timeline: Timeline[ServiceState] | None) -> list[ServiceState]:

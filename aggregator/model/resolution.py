@@ -8,6 +8,12 @@ from aggregator.model.address import IPAddress
 from aggregator.model.link import Confidence, Link, Outcome
 from aggregator.model.protocol import Direction, Protocol
 
+# Reasons of NotYet that others ask for.
+ADDRESS_CHANGED_HANDS = "address-changed-hands"  # within the time that clocks and watches may be off
+ADDRESS_LET_GO = "address-let-go"  # a pod had it, and nobody has it any more, or not yet
+NOBODY_IN_POD_RANGE = "nobody-known-in-pod-range"
+SERVICE_BACKENDS_DIFFER = "service-backends-differ"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowIdentity:
@@ -53,6 +59,7 @@ class NotYet:
     reason: str
     fallback: Link | None
     behind: bool = False
+    holds_since: datetime | None = None  # as for Resolved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +79,13 @@ class Resolver(TypingProtocol):
     def generation(self) -> int:
         """Grows whenever the answers may have changed.
 
-        A cached Resolved is good for one generation, and for times from `holds_since` to `holds_until`.
+        A cached Resolved is good for one generation, and for times between `holds_since` and `holds_until`, as far as
+        `known_until`.
         """
+        ...
+
+    def known_until(self, cluster: str) -> datetime | None:
+        """Up to then answers can be given, and cached ones used: the view has got no further. None = for ever."""
         ...
 
     def resolve(self, flow: FlowIdentity, at: datetime) -> Resolution:

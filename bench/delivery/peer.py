@@ -33,6 +33,9 @@ class View:
 
     generation = 1
 
+    def known_until(self, _cluster: str) -> None:
+        return None
+
     def resolve(self, flow: FlowIdentity, _at: object) -> Resolution:
         own = Workload(
             cluster=flow.cluster, namespace="shop", kind="Deployment", name=f"app-{flow.pod_uid[-4:]}-{flow.node}"

@@ -16,6 +16,7 @@ from aggregator.store.deltas import CursorKey
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
+_UNANSWERED = (3, 4, 5)  # of the protocol's outcomes: timed out, unreachable, aborted
 
 
 class LocalSide(NamedTuple):
@@ -112,17 +113,8 @@ class FlowColumns:
 
     @property
     def longest_ms(self) -> I64:
-        """How long the oldest of those that closed had been open; of open ones, how long at most they have been."""
+        """How long the oldest of those that ended had lasted; of open ones, how long at most they have."""
         return self._row(9)
-
-    @property
-    def opened_ms(self) -> I64:
-        """The time by which a record's ends are judged: of what it counts, or, where it counts nothing, of when the
-        connections that closed were opened. Their addresses may be somebody else's by now: a pod that takes over the
-        address of one that went without a word is sent the last packets of its connections, and refuses them.
-        """
-        middle = (self.first_ms + self.last_ms) >> 1
-        return np.maximum(np.where(self.count > 0, middle, middle - self.longest_ms), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,6 +129,18 @@ class FlowBatch:
     losses: tuple[int, ...]  # in the order of store.schema.LOSSES
     clamped: bool
     message: bytes  # as it came, for the quarantine
+
+    @property
+    def opened_ms(self) -> I64:
+        """The time by which each record's ends are judged: when what it tells of began.
+
+        Of connections that it counts, its own time. Where it counts none, when those that closed were opened: their
+        addresses may be somebody else's by now. Of attempts that nobody answered, when they were begun, likewise.
+        """
+        columns = self.columns
+        middle = (columns.first_ms + columns.last_ms) >> 1
+        unanswered = np.isin(self.kinds.outcome, _UNANSWERED)[columns.kind]
+        return np.maximum(np.where((columns.count > 0) & ~unanswered, middle, middle - columns.longest_ms), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -397,7 +397,8 @@ class Grouping:
         refused: dict[tuple[str, str, int, str], list[int]] = defaultdict(lambda: [0, 0])
         for answered in batches:
             columns = answered.batch.columns
-            kind, opened_ms = self._kind[answered.answers], columns.opened_ms
+            kind = self._kind[answered.answers]
+            opened_ms = answered.batch.opened_ms if (kind == _PENDING).any() else columns.first_ms
             for row in np.flatnonzero(kind >= _PENDING).tolist():
                 answer = answers[int(answered.answers[row])]
                 if kind[row] == _REFUSED:

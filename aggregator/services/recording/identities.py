@@ -1,12 +1,11 @@
 """Identities: from columns of numbers to answers of the Resolver, asking only what has not been asked before.
 
 Enters: FlowBatch. Leaves: for every row the index of an Answer. Invariant: an answer is reused only within one
-generation of the Resolver, and for flows within the bounds that it holds for: from then on, where it was asked for the
-present, because within a generation nobody's address changes hands.
+generation of the Resolver, for flows within the bounds that it holds for, and no further than the cluster view has got.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import IPv6Address
@@ -22,7 +21,7 @@ from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolutio
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, LocalSide
 from aggregator.services.recording.judging import judge
 from aggregator.services.recording.keytable import Keys, KeyTable
-from aggregator.store.keys import moment
+from aggregator.store.keys import milliseconds, moment
 
 _OUTCOMES = {
     1: Outcome.ESTABLISHED,
@@ -51,25 +50,31 @@ class Answer:
     resolution: Resolution
 
 
-class _Asked(NamedTuple):
-    """The number of an answer, and when those flows were opened that it holds for; `lasts`: also for later batches."""
+class _Times(NamedTuple):
+    """Of each record: when what it tells of began and ended, and how far the view of its cluster has got."""
 
+    opened_ms: I64
+    seen_ms: I64
+    known_ms: I64
+
+
+class _Asked(NamedTuple):
+    """A record, the number of its answer, and of when those flows are that it holds for."""
+
+    row: int
     number: int
     since_ms: int
     until_ms: int
-    lasts: bool
 
 
 class Identities:
     """One recorder's memory of answers. Not thread-safe."""
 
-    def __init__(self, resolver: Resolver, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
-        self._now_ms = now_ms
         self._tokens: dict[tuple[str, str], dict[tuple[LocalSide, str], int]] = {}  # by cluster and node
         self._locals: list[_Local] = []
         self._generation = -1
-        self._since_ms = 0
         self.answers: list[Answer] = []
         self.resets = 0  # grows whenever `answers` starts anew
         self._reset()
@@ -80,6 +85,7 @@ class Identities:
         self._places = KeyTable()
         self._indexes = np.empty(0, np.int64)  # by place
         self._held_since_ms = np.empty(0, np.int64)  # likewise
+        self._held_until_ms = np.empty(0, np.int64)
         if len(self._locals) > _MAX_TOKENS:
             self._tokens.clear()
             self._locals.clear()
@@ -89,8 +95,6 @@ class Identities:
         generation = self._resolver.generation
         if generation != self._generation:
             self._generation = generation
-            # The answers hold for everything that is seen from now on, until the next change.
-            self._since_ms = self._now_ms()
             self._reset()
         elif len(self.answers) > 2 * len(self._indexes) + _MOST_TRANSIENT_ANSWERS:
             self._reset()  # a long replay: answers about the past are never asked for again
@@ -105,12 +109,18 @@ class Identities:
             np.concatenate([high for _, high, _ in parts]),
             np.concatenate([low for _, _, low in parts]),
         )
-        opened_ms = columns.opened_ms
+        records = [len(batch.columns) for _, _, batch in batches]
+        times = _Times(
+            opened_ms=np.concatenate([batch.opened_ms for _, _, batch in batches]),
+            seen_ms=columns.last_ms,
+            known_ms=np.repeat([self._known_until_ms(cluster) for cluster, _, _ in batches], records),
+        )
         place = self._places.find(keys)
-        held = (place >= 0) & (opened_ms >= np.append(self._held_since_ms, 0)[place])
+        since_ms, until_ms = (np.append(bound, -1)[place] for bound in (self._held_since_ms, self._held_until_ms))
+        held = (place >= 0) & (since_ms <= times.opened_ms) & (times.seen_ms <= np.minimum(until_ms, times.known_ms))
         found = np.where(held, np.append(self._indexes, -1)[place], -1)
         if (found < 0).any():
-            self._ask(keys, opened_ms, columns.last_ms, place, found)
+            self._ask(keys, times, place, found)
         return found
 
     def _encode(self, cluster: str, node: str, batch: FlowBatch) -> Keys:
@@ -134,38 +144,41 @@ class Identities:
         remotes = batch.remotes[columns.remote]
         return first.view(np.uint64), remotes[:, 0], remotes[:, 1]
 
-    def _ask(self, keys: Keys, opened_ms: I64, seen_ms: I64, place: I64, found: I64) -> None:
+    def _ask(self, keys: Keys, times: _Times, place: I64, found: I64) -> None:
         """Fill in the records that are still -1."""
         asked: dict[_Key, list[_Asked]] = {}
-        new_rows: list[int] = []
-        new: list[_Asked] = []
         for row in np.flatnonzero(found < 0).tolist():
             key = (int(keys[0][row]), int(keys[1][row]), int(keys[2][row]))
-            opened, seen = int(opened_ms[row]), int(seen_ms[row])
-            latest = seen if _outcome(key) is Outcome.OPEN else opened
+            opened, seen, known = (int(column[row]) for column in times)
             before = asked.setdefault(key, [])
-            holding = next((each for each in before if each.since_ms <= opened and latest <= each.until_ms), None)
+            holding = next((a for a in before if a.since_ms <= opened and seen <= min(a.until_ms, known)), None)
             if holding is None:
-                holding = self._answer(key, opened, seen)
-                if place[row] < 0 and holding.lasts and not any(each.lasts for each in before):
-                    new_rows.append(row)
-                    new.append(holding)
+                answer = self._resolve(key, moment(opened), moment(seen))
+                holding = _Asked(row, len(self.answers), *_held(answer.resolution, opened))
+                self.answers.append(answer)
                 before.append(holding)
             found[row] = holding.number
-        if new:
-            self._places.add((keys[0][new_rows], keys[1][new_rows], keys[2][new_rows]))
-            self._indexes = np.concatenate([self._indexes, np.array([each.number for each in new], np.int64)])
-            since_ms = np.array([each.since_ms for each in new], np.int64)
-            self._held_since_ms = np.concatenate([self._held_since_ms, since_ms])
+        self._keep([max(answers, key=lambda a: a.until_ms) for answers in asked.values()], keys, place)
 
-    def _answer(self, key: _Key, opened_ms: int, seen_ms: int) -> _Asked:
-        answer = self._resolve(key, moment(opened_ms), moment(seen_ms))
-        self.answers.append(answer)
-        since_ms, until_ms = _held(answer.resolution, opened_ms)
-        lasts = opened_ms >= self._since_ms
-        return _Asked(
-            number=len(self.answers) - 1, since_ms=since_ms, until_ms=_FOREVER_MS if lasts else until_ms, lasts=lasts
+    def _keep(self, kept: list[_Asked], keys: Keys, place: I64) -> None:
+        """For later batches: of each identity the answer that holds longest."""
+        rows, numbers, since_ms, until_ms = np.array(kept, np.int64).reshape(-1, 4).T
+        places = place[rows]
+        new = places < 0
+        places[new] = len(self._places) + np.arange(new.sum())
+        self._places.add((keys[0][rows[new]], keys[1][rows[new]], keys[2][rows[new]]))
+        room = np.zeros(len(self._places) - len(self._indexes), np.int64)
+        self._indexes, self._held_since_ms, self._held_until_ms = (
+            np.concatenate([column, room]) for column in (self._indexes, self._held_since_ms, self._held_until_ms)
         )
+        better = new | (until_ms >= self._held_until_ms[places])
+        self._indexes[places[better]] = numbers[better]
+        self._held_since_ms[places[better]] = since_ms[better]
+        self._held_until_ms[places[better]] = until_ms[better]
+
+    def _known_until_ms(self, cluster: str) -> int:
+        until = self._resolver.known_until(cluster)
+        return _FOREVER_MS if until is None else milliseconds(until)
 
     def _resolve(self, key: _Key, opened: datetime, seen: datetime) -> Answer:
         first, high, low = key
@@ -182,7 +195,7 @@ class Identities:
             port=first & 0xFFFF,
             protocol=Protocol.of_number(first >> 16 & 0xFF),
             direction=_DIRECTIONS[first >> 24 & 0x3],
-            outcome=_outcome(key),
+            outcome=_OUTCOMES[first >> 26 & 0x7],
             confidence=_CONFIDENCES[first >> 29 & 0x3],
         )
         resolution = judge(self._resolver, identity, opened=opened, seen=seen)
@@ -193,12 +206,8 @@ class Identities:
 _ANSWERS = {Resolved: "resolved", NotYet: "not-yet", Refused: "refused"}
 
 
-def _outcome(key: _Key) -> Outcome:
-    return _OUTCOMES[key[0] >> 26 & 0x7]
-
-
 def _held(resolution: Resolution, asked_ms: int) -> tuple[int, int]:
-    """From when until when flows may have been opened to have the answer that was given for `asked_ms`."""
+    """Between when and when flows have the answer that was given for `asked_ms`."""
     if not isinstance(resolution, Resolved):
         return asked_ms, asked_ms
     since, until = resolution.holds_since, resolution.holds_until

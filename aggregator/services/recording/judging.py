@@ -6,30 +6,50 @@ pod that takes over the address of one that went without a word is sent the last
 """
 
 from datetime import datetime, timedelta
+from typing import assert_never
 
-from aggregator.model.link import Outcome
-from aggregator.model.resolution import FlowIdentity, Refused, Resolution, Resolved, Resolver
+from aggregator.model.link import Link, Outcome
+from aggregator.model.resolution import (
+    SERVICE_BACKENDS_DIFFER,
+    FlowIdentity,
+    NotYet,
+    Refused,
+    Resolution,
+    Resolved,
+    Resolver,
+)
 
 OPEN_ACROSS_OWNERS = Refused(reason="open-across-owners")
-_MOST_CHANGES = 64  # of what stood behind a Service, for one
+_MOST_CHANGES = 64  # that are looked back at: of what stood behind a Service, for one
 _BEFORE = timedelta(milliseconds=1)
 
 
 def judge(resolver: Resolver, identity: FlowIdentity, *, opened: datetime, seen: datetime) -> Resolution:
     """What `resolver` says of the time `opened`.
 
-    An OPEN connection was opened at some time from `opened` on: it must have had the same ends from then until it was
-    `seen`, or it says nothing. One of its two sides can say so, since it is younger than either of its pods.
+    An OPEN connection was opened at some time from `opened`, when its pod was started, until it was `seen`; its other
+    end must have been the same all that time, or it says nothing. Of two pods one can always say so, the younger. Of a
+    Service it is enough that nobody else was behind it: while nobody was, nothing was opened.
     """
     if identity.outcome is not Outcome.OPEN:
         return resolver.resolve(identity, opened)
     found = answer = resolver.resolve(identity, seen)
-    if not isinstance(found, Resolved):
+    if opened == seen or not isinstance(found, Resolved):
         return found
     for _ in range(_MOST_CHANGES):
-        if not isinstance(answer, Resolved) or answer.link != found.link:
-            break
-        if answer.holds_since is None or answer.holds_since < opened or opened == seen:
+        if isinstance(answer, Refused) or _may_be_another(answer, found.link, by_service=bool(found.service)):
+            return OPEN_ACROSS_OWNERS
+        if answer.holds_since is None or answer.holds_since < opened:
             return found
         answer = resolver.resolve(identity, answer.holds_since - _BEFORE)
-    return OPEN_ACROSS_OWNERS
+    return found if found.service else OPEN_ACROSS_OWNERS
+
+
+def _may_be_another(answer: Resolved | NotYet, link: Link, *, by_service: bool) -> bool:
+    match answer:
+        case Resolved():
+            return answer.link != link
+        case NotYet():
+            return not by_service or answer.reason == SERVICE_BACKENDS_DIFFER
+        case _:
+            assert_never(answer)

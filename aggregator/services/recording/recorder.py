@@ -74,7 +74,7 @@ class Recorder:
         self._now_ms = now_ms
         self._linger_seconds = linger_seconds
         self._inbox = Inbox(most_bytes=waiting_bytes)
-        self._identities = Identities(resolver, now_ms=now_ms)
+        self._identities = Identities(resolver)
         self._grouping = Grouping(
             grace_ms=round(grace.total_seconds() * 1000),
             rolled_up=RollUp(most=peers_per_workload, known_addresses=known_addresses),

@@ -2,8 +2,8 @@
 
 Enters: pending flows, oldest first. Leaves: deltas, written in the transaction that takes the pending flows out.
 Invariant: a flow waits no longer than its grace period; then it is the Link under its raw address, or a counted
-refusal where not even its own pod is known, or where it opened nothing: what is left of a connection whose link was
-told of when it was opened, before its peer was gone. Only the leader does this.
+refusal where not even its own pod is known, or where it opened nothing and its peer's pod is gone: what is left of a
+connection whose link was told of when it was opened. Only the leader does this.
 """
 
 import asyncio
@@ -17,7 +17,16 @@ import numpy as np
 
 from aggregator.errors import LinkCollisionError, StoreError
 from aggregator.metrics import PENDING, PENDING_SETTLED, STORE_LEADER, STORE_RETIRED
-from aggregator.model.resolution import NotYet, Refused, Resolution, Resolved, Resolver
+from aggregator.model.resolution import (
+    ADDRESS_CHANGED_HANDS,
+    ADDRESS_LET_GO,
+    NOBODY_IN_POD_RANGE,
+    NotYet,
+    Refused,
+    Resolution,
+    Resolved,
+    Resolver,
+)
 from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, Kinds
 from aggregator.services.recording.grouping import AnsweredBatch, Grouping
 from aggregator.services.recording.identities import Answer
@@ -36,6 +45,7 @@ AT_ONCE = 5_000
 BEHIND_MS = 600_000
 _UNKNOWN_POD = Refused(reason="unknown-pod")
 _REMAINDER = Refused(reason="remainder-of-unknown")
+_PEER_IS_GONE = (ADDRESS_CHANGED_HANDS, ADDRESS_LET_GO, NOBODY_IN_POD_RANGE)
 
 
 class Settler:
@@ -142,12 +152,12 @@ def _decide(resolution: Resolution, *, overdue_ms: int, opened: bool) -> tuple[R
             return resolution, "resolved"
         case Refused(reason=reason):
             return resolution, reason
-        case NotYet(fallback=fallback, behind=behind):
+        case NotYet(reason=reason, fallback=fallback, behind=behind):
             if overdue_ms < (BEHIND_MS if behind else 0):
                 return None, "waiting"
             if fallback is None:
                 return _UNKNOWN_POD, _UNKNOWN_POD.reason
-            if not opened:
+            if not opened and reason in _PEER_IS_GONE:
                 return _REMAINDER, _REMAINDER.reason
             return Resolved(link=fallback), "raw-address"
 

@@ -543,7 +543,7 @@ Global___Local: _TypeAlias = Local  # noqa: Y015
 
 @_typing.final
 class Columns(_message.Message):
-    """Parallel arrays of equal length, one position a flow record; at most 5,000 positions. There are two spellings: numbers 1, 2, 10
+    """Parallel arrays of equal length, one position a flow record; at most 5,000 positions. There are three spellings: numbers 1, 2, 10
     to 12 and from 16 on, with much in the batch's tables (longest_ms, or, of older agents, duration_ms); or, of agents of version
     0.1.0, 1 to 15. The other arrays are empty.
     """
@@ -655,7 +655,7 @@ class Columns(_message.Message):
 
     @_builtins.property
     def longest_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """in its place since columns_version 2: how long the oldest of the connections closed in the interval had been"""
+        """in its place since columns_version 2: how long the oldest of the connections and attempts that ended in the"""
 
     def __init__(
         self,

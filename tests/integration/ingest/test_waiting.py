@@ -118,6 +118,21 @@ async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_n
     assert sqlite_store.pending_count(CLUSTER) == 0
 
 
+async def test_an_open_connection_to_an_address_that_was_never_a_pod_s_is_a_link(
+    sqlite_store: Store, spool: Spool
+) -> None:
+    """It was opened before the agents came, and nothing else tells of it."""
+    resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "cluster-subnets-incomplete"))
+    async with (
+        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
+        running_stream(spool, aggregator.port),
+    ):
+        spool.append(batch_of([Flow(port=5432, count=0, longest_ms=60_000, outcome=flowlink_pb2.OUTCOME_OPEN)]))
+        await empty(spool)
+    assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 1
+    assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
+
+
 async def test_what_waits_is_judged_by_when_it_was_opened(sqlite_store: Store, spool: Spool) -> None:
     """Of an open connection that is not told: its peer must have been the same for as long as it can be open."""
     known, change_ms = {"value": False}, time.time_ns() // 1_000_000 - 60_000

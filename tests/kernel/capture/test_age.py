@@ -144,3 +144,43 @@ def test_the_last_packets_of_a_pod_that_went_without_a_word_come_from_who_has_it
     (row,) = [row for row in rows if row.port == PORT]
     assert (row.remote, row.outcome, row.count) == (network.client_address, "ESTABLISHED", 0)
     assert row.longest_ms >= OPEN_SECONDS * 1000
+
+
+def test_an_answer_by_udp_says_how_long_ago_it_was_asked_for(
+    rig: Rig, network: Network, client: Pod, server: Pod
+) -> None:
+    """Whoever asked may be gone by then, and its address somebody else's."""
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(end) for end in socket.socketpair())
+
+        def answer(ready: Ready) -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+                listener.bind((network.server_address, PORT))
+                ready()
+                for _ in range(2):
+                    _question, peer = listener.recvfrom(9)
+                theirs.send(b"asked")
+                theirs.recv(1)
+                listener.sendto(b"late", peer)
+                theirs.send(b"said")
+
+        def ask(ready: Ready) -> None:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as caller:
+                caller.sendto(b"question", (network.server_address, PORT))
+                time.sleep(OPEN_SECONDS)
+                caller.sendto(b"question", (network.server_address, PORT))
+                ready()
+
+        stack.callback(server.start("backend", answer).kill)
+        began = time.monotonic()
+        client.start("caller", ask).wait()
+        assert ours.recv(5) == b"asked"
+        asked = rig.rows(server)
+        time.sleep(OPEN_SECONDS)
+        ours.send(b"a")
+        assert ours.recv(4) == b"said"
+        (row,) = rig.rows(server)
+    most_ms = (time.monotonic() - began) * 1000 - OPEN_SECONDS * 1000 + 2
+    assert [(each.direction, each.count, each.longest_ms) for each in asked] == [("INGRESS", 2, 0)]
+    assert (row.direction, row.remote, row.count) == ("INGRESS", network.client_address, 0)
+    assert OPEN_SECONDS * 1000 <= row.longest_ms <= most_ms, "since the last question"

@@ -380,7 +380,12 @@ def test_an_answer_says_how_long_it_holds() -> None:
     where = shop()
     answer = resolve(where, flow("10.244.2.6"))
     assert answer.holds_until is None
-    assert answer.holds_since == datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert answer.holds_since == datetime(2026, 1, 1, 11, 59, 1, tzinfo=UTC), (
+        "since it was seen there, give or take 1 s"
+    )
+    before = resolve(where, flow("10.244.2.6"), answer.holds_since - timedelta(seconds=1))
+    assert link(before) == link(answer)
+    assert before.holds_since == datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC), "since its pod was started"
 
 
 def test_v4_mapped_and_dual_stack() -> None:

@@ -18,7 +18,7 @@ class Desk:
 
     def __init__(self, resolver: FakeResolver, *, most: int = 256, openings: Openings | None = None) -> None:
         self.now_ms = NOW_MS - 60_000
-        self.identities = Identities(resolver, now_ms=lambda: self.now_ms)
+        self.identities = Identities(resolver)
         self.grouping = Grouping(
             grace_ms=30_000,
             rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()}),

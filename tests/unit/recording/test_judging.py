@@ -1,6 +1,6 @@
 """A connection is of whoever had the addresses when it was opened, whatever becomes of them while it is open."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -168,6 +168,82 @@ def test_looks_at_one_open_connection_are_judged_each_by_its_own_time() -> None:
     deltas = desk.group([earlier, later], end_ms=CHANGE_MS)
     assert [(link.link.dst, link.last_seen_ms) for link in deltas.links] == [(OLD, CHANGE_MS - 1_000)]
     assert [refusal.reason for refusal in deltas.refusals] == ["open-across-owners"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BehindAService:
+    """What stood behind a Service: `before` until CHANGE_MS, NEW from then on."""
+
+    before: LinkEnd | str
+
+    def __call__(self, flow: FlowIdentity, at: datetime) -> Resolution:
+        if at.timestamp() * 1000 >= CHANGE_MS:
+            resolved = Handover._resolved(flow, NEW, since=_time(CHANGE_MS))
+            return replace(resolved, service="shop/new:80")
+        if isinstance(self.before, str):
+            return NotYet(reason=self.before, fallback=None)
+        return replace(Handover._resolved(flow, self.before), service="shop/new:80")
+
+
+@pytest.mark.parametrize(
+    ("before", "ends"),
+    [
+        ("service-without-backends", [NEW]),
+        ("service-has-no-such-port", [NEW]),
+        ("address-changed-hands", [NEW]),
+        ("service-backends-differ", []),
+        (NEW, [NEW]),
+        (OLD, []),
+    ],
+)
+def test_nobody_can_have_opened_a_connection_while_nobody_was_behind_a_service(
+    before: LinkEnd | str, ends: list[LinkEnd]
+) -> None:
+    """Client, server and Service are made together: the client's pod is mostly older than the Service's endpoints."""
+    desk = Desk(FakeResolver(answer=BehindAService(before=before)))
+    deltas = desk.group([open_for(60, outcome=flowlink_pb2.OUTCOME_OPEN)])
+    assert [link.link.dst for link in deltas.links] == ends
+
+
+def test_an_answer_is_kept_no_longer_than_it_holds() -> None:
+    """Some end by time alone, within one generation: the grace period of a Service that is gone, for one."""
+    resolver = FakeResolver(answer=Handover())
+    desk = Desk(resolver)
+    seen = [
+        link.link.dst
+        for end_ms in (CHANGE_MS - 3_000, CHANGE_MS + 3_000)
+        for link in desk.group([Flow(first_ms=5_000, last_ms=5_000)], end_ms=end_ms).links
+    ]
+    assert seen == [OLD, NEW]
+
+
+def test_an_answer_is_kept_no_longer_than_the_view_keeps_up() -> None:
+    """While the API server is away, pods are replaced, too: what the view cannot know yet is asked, and waits."""
+    resolver = FakeResolver(until=_time(NOW_MS - 3_000))
+    desk = Desk(resolver)
+    for first_ms, asked in ((0, 1), (1_000, 1), (2_500, 2), (2_600, 3)):
+        desk.group([Flow(first_ms=first_ms, last_ms=first_ms)])
+        assert resolver.asked == asked
+    resolver.until = None
+    desk.group([Flow(first_ms=2_600, last_ms=2_600)])
+    assert resolver.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "end"),
+    [
+        (flowlink_pb2.OUTCOME_REFUSED, NEW),
+        (flowlink_pb2.OUTCOME_TIMED_OUT, OLD),
+        (flowlink_pb2.OUTCOME_UNREACHABLE, OLD),
+        (flowlink_pb2.OUTCOME_ABORTED, OLD),
+    ],
+)
+def test_an_attempt_is_of_who_refused_it_or_of_who_was_there_when_it_began(outcome: int, end: LinkEnd) -> None:
+    """The kernel gives up after two minutes."""
+    _, desk = handover()
+    attempt = Flow(outcome=outcome, count=1, first_ms=4_000, last_ms=4_000, longest_ms=127_000)
+    (link,) = desk.group([attempt]).links
+    assert link.link.dst == end
 
 
 def test_what_waits_is_asked_again_for_the_time_of_its_opening() -> None:
