@@ -59,6 +59,11 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(wattle_write=True)
 
 
+def for_reading(engine: Engine) -> Engine:
+    """The same pool; all questions of a transaction are of one state of the database, as they are on SQLite anyway."""
+    return engine if is_sqlite(engine) else engine.execution_options(isolation_level="REPEATABLE READ")
+
+
 def is_sqlite(engine: Engine) -> bool:
     return engine.dialect.name == "sqlite"
 

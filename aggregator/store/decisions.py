@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, exc, insert, select
 from aggregator.errors import ConflictError
 from aggregator.model.decision import Decision, DecisionRecord, Decisions
 from aggregator.store import schema
-from aggregator.store.database import for_writing
+from aggregator.store.database import for_reading, for_writing
 from aggregator.store.decision_codec import decode, encode
 from aggregator.store.keys import cluster_id_of, milliseconds, moment
 from aggregator.store.merging import translated
@@ -105,7 +105,7 @@ class DecisionLog:
         self._states: dict[str, DecisionState] = {}
 
     def state(self, cluster: str) -> DecisionState:
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             return self._read(connection, cluster)
 
     def append(self, cluster: str, make: Callable[[DecisionState], Iterable[DecisionEntry]]) -> DecisionState:

@@ -16,7 +16,7 @@ from aggregator.model.event import Ended, Event, EventEvidence, EventKind
 from aggregator.model.link import link_key
 from aggregator.model.workload import LinkEnd, Workload
 from aggregator.store import schema
-from aggregator.store.database import for_writing
+from aggregator.store.database import for_reading, for_writing
 from aggregator.store.keys import cluster_id_of, milliseconds, moment, parse_link_key
 from aggregator.store.merging import batched, translated
 from aggregator.store.upsert import Upserts
@@ -81,7 +81,7 @@ class EventLog:
         """(the oldest that the webhook has not taken, how many there are)."""
         table = schema.event
         here = (table.c.cluster_id == cluster_id_of(cluster), table.c.told_ms == 0)
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             rows = connection.execute(
                 select(table).where(*here).order_by(table.c.found_ms, table.c.event_id).limit(limit)
             ).all()
@@ -106,7 +106,7 @@ class EventLog:
     def events(self, cluster: str, *, limit: int = 10_000) -> list[StoredEvent]:
         """The newest first."""
         table = schema.event
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             rows = connection.execute(
                 select(table)
                 .where(table.c.cluster_id == cluster_id_of(cluster))
@@ -123,7 +123,7 @@ class EventLog:
             .where(table.c.cluster_id == cluster_id_of(cluster), table.c.ended == OPEN)
             .group_by(table.c.kind)
         )
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             return {EventKind(row.kind): int(row.events) for row in connection.execute(wanted)}
 
     def forget(self, *, ended_before: datetime) -> int:
@@ -146,7 +146,7 @@ class EventLog:
     def _read(self, cluster: str, *where: Any) -> list[StoredEvent]:
         table = schema.event
         wanted = select(table).where(table.c.cluster_id == cluster_id_of(cluster), *where)
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             rows = connection.execute(wanted.order_by(table.c.found_ms, table.c.event_id)).all()
         return [_stored(row) for row in rows]
 

@@ -17,6 +17,7 @@ from sqlalchemy import Engine, Select, case, func, select
 from aggregator.errors import StoreError
 from aggregator.model.workload import Workload
 from aggregator.store import schema
+from aggregator.store.database import for_reading
 from aggregator.store.keys import cluster_id_of, moment
 from aggregator.store.merging import translated
 
@@ -82,7 +83,7 @@ class Overview:
 
     def by_workload(self, cluster: str, namespace: str = "") -> list[WorkloadCount]:
         """Of one namespace, or of all of them."""
-        with translated(), self._engine.connect() as connection:
+        with translated(), for_reading(self._engine).connect() as connection:
             outward, inward = (
                 {tuple(row[:3]): row for row in connection.execute(_by_end(cluster, end, namespace))}
                 for end in ("src", "dst")

@@ -12,6 +12,7 @@ from sqlalchemy import Column, ColumnElement, Engine, Row, and_, distinct, func,
 
 from aggregator.model.workload import Workload
 from aggregator.store import schema
+from aggregator.store.database import for_reading
 from aggregator.store.keys import DAY_MINUTES, cluster_id_of
 from aggregator.store.merging import translated
 
@@ -27,7 +28,7 @@ def days_seen(engine: Engine, workload: Workload) -> dict[int, int]:
         .where(activity.c.cluster_id == here, activity.c.link_id.in_(ids))
         .group_by(activity.c.link_id)
     )
-    with translated(), engine.connect() as connection:
+    with translated(), for_reading(engine).connect() as connection:
         return {row.link_id: int(row.days) for row in connection.execute(statement)}
 
 
@@ -54,7 +55,7 @@ def established_links(engine: Engine, cluster: str, workloads: Collection[Worklo
     counted = (link.c.cluster_id == cluster_id_of(cluster), link.c.established, not_(link.c.probe_only))
     found: dict[Workload, list[SeenLink]] = {workload: [] for workload in workloads}
     wanted = {(workload.namespace, workload.kind, workload.name): workload for workload in workloads}
-    with translated(), engine.connect() as connection:
+    with translated(), for_reading(engine).connect() as connection:
         if len(workloads) <= FEW_WORKLOADS:
             for workload in workloads:
                 # End by end: with OR, SQLite reads every link.
@@ -100,7 +101,7 @@ def live_links(engine: Engine, cluster: str, namespaces: Collection[str], *, sin
         link.c.last_seen_ms >= since_ms,
     )
     names = sorted(namespaces)
-    with translated(), engine.connect() as connection:
+    with translated(), for_reading(engine).connect() as connection:
         rows = {
             row.link_id: _seen(row)
             for end in ("src", "dst")

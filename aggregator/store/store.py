@@ -15,7 +15,7 @@ from aggregator.model.history import Episode
 from aggregator.model.link import ObservedLink
 from aggregator.store import agents, episodes, pending, schema
 from aggregator.store.agents import AgentReport, AgentStatus, CidrHint, GapStatus, QuarantineStatus
-from aggregator.store.database import for_writing, is_sqlite, open_engine
+from aggregator.store.database import for_reading, for_writing, is_sqlite, open_engine
 from aggregator.store.deltas import CursorKey, PendingFlow
 from aggregator.store.keys import cluster_id_of, milliseconds
 from aggregator.store.leadership import Leadership
@@ -33,7 +33,7 @@ class Store:
 
     def __init__(self, engine: Engine, *, retention: Retention, clock: Callable[[], datetime]) -> None:
         self._engine = engine
-        self._writer = for_writing(engine)
+        self._writer, self._reader = for_writing(engine), for_reading(engine)
         self._upserts = Upserts(engine.dialect.name)
         self._retention = retention
         self._clock = clock
@@ -163,7 +163,7 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
-        with translated(), self._engine.connect() as connection:
+        with translated(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager

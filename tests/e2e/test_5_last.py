@@ -24,7 +24,6 @@ def test_soak(world: World, proof: Proof) -> None:
     """0 lost, 0 double against what the callers wrote down, whatever dies."""
     dice = random.Random(int(os.environ.get("SEED") or time.time()))
     counted, written = world.at_rest()
-    world.talking(yes=True)
     without_agent = 0
     kills: dict[str, int] = {}
     memory: dict[str, list[float]] = {}
@@ -46,7 +45,6 @@ def test_soak(world: World, proof: Proof) -> None:
             memory.setdefault(name, []).append(mebibytes)
     world.wattle.wait_ready()
     counted_then, written_then = world.at_rest()
-    world.talking(yes=True)
     made = written_then - written
     seen = counted_then - counted
     proof.figure(f"soak of {MINUTES:.0f} min: kills", ", ".join(f"{n} {what}" for what, n in sorted(kills.items())))
@@ -117,10 +115,8 @@ def test_an_upgrade_and_the_way_back_under_load(world: World) -> None:
             helm.rollback(RELEASE, version=1)
             world.wattle.wait_ready()
     counted, written = world.at_rest()
-    world.talking(yes=True)
     time.sleep(10)
     counted_then, written_then = world.at_rest()
-    world.talking(yes=True)
     assert counted_then - counted == written_then - written, "the release that came back counts otherwise"
 
 

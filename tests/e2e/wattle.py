@@ -21,7 +21,7 @@ NAMESPACE = "wattle"
 RELEASE = "wattle"
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "wattle"
 DATABASE = "wattle-db"
-READY_SECONDS = 300.0
+READY_SECONDS = 420.0  # a kubelet lets a container that ended often wait up to 5 minutes
 # Nodes of one machine share a kernel: each agent takes the pods below its own kubelet's cgroup. Kubernetes fills the
 # node's name in.
 AGENT_SETTINGS = {"kubelet_cgroup": f"/{NAME}/$(WATTLE_NODE)"}

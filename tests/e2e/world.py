@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import urllib3
+
 from tests.cluster.controlplane import Raw, wait_until
 from tests.e2e import application
 from tests.e2e.application import NODE_PORT, PARTNER_PORT, PARTS, Edge, at, edge_of
@@ -22,7 +24,7 @@ from tests.e2e.kube.layout import FAMILIES, NODES
 from tests.e2e.kube.machine import STATE, start
 from tests.e2e.kube.objects import PROGRAMS, apply, pods, workload_ready
 from tests.e2e.manifests import objects
-from tests.e2e.wattle import NAMESPACE, Wattle
+from tests.e2e.wattle import NAMESPACE, READY_SECONDS, RestError, Wattle
 
 LASTING = [part for part in PARTS if part.kind not in {"Job", "CronJob"}]
 
@@ -186,16 +188,25 @@ class World:
                 os.kill(self.pid_of(pod), signal.SIGUSR2 if yes else signal.SIGUSR1)
 
     def at_rest(self) -> tuple[Counter[Key], Counter[Key]]:
-        """(counted by Wattle, written down by the callers), by link, once both stand still."""
+        """(counted by Wattle, written down by the callers), by link, once both stand still; then the callers go on."""
         self.talking(yes=False)
+        try:
+            return self._once_still()
+        finally:
+            self.talking(yes=True)
+
+    def _once_still(self) -> tuple[Counter[Key], Counter[Key]]:
         last: tuple[Counter[Key], Counter[Key]] = (Counter(), Counter())
         still_since = time.monotonic()
-        deadline = still_since + 180
+        deadline = still_since + READY_SECONDS
         while time.monotonic() - still_since < 3 * DRAIN_SECONDS:
             assert time.monotonic() < deadline, "the counts do not come to rest"
             time.sleep(1)
-            now = (self.counted(), self.written())
-            if now != last or self.wattle.metrics().get("wattle_pending_flows"):
+            try:
+                now, pending = (self.counted(), self.written()), self.wattle.metrics().get("wattle_pending_flows")
+            except (OSError, urllib3.exceptions.HTTPError, RestError):  # killed last, and often before: it is let wait
+                now, pending = last, 1
+            if now != last or pending:
                 last, still_since = now, time.monotonic()
         return last
 
