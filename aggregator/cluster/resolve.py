@@ -80,7 +80,8 @@ class ViewResolver:
         return replace(answer, behind=behind, holds_since=question.since) if isinstance(answer, NotYet) else answer
 
     def known_until(self, _cluster: str) -> datetime | None:
-        return _datetime(self._view.confirmed + FRESH_SECONDS)
+        until = self._view.confirmed + FRESH_SECONDS
+        return datetime.fromtimestamp(max(0.0, until), UTC) if until < _MAX_SECONDS else None
 
     def asked_ahead(self, moment: float) -> None:
         self._asked_ahead = max(self._asked_ahead, moment)

@@ -174,6 +174,7 @@ def database_objects() -> list[dict[str, Any]]:
         "ports": [{"containerPort": 5432}],
         "readinessProbe": {"tcpSocket": {"port": 5432}, "periodSeconds": 2},
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, PROGRAMS_MOUNT],
+        "resources": {"requests": {"cpu": "100m"}},
     }
     spec = {
         "containers": [container],

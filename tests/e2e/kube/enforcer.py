@@ -73,6 +73,7 @@ def _container(program: Path, kubeconfig: str, family: Family, folder: Path) -> 
             {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             {"name": "PATH", "value": f"{_mends(family, folder)}:{PATH}"},
         ],
+        "resources": {"requests": {"cpu": "100m"}},
         "securityContext": {"privileged": True},
         "volumeMounts": [{"name": "host", "mountPath": "/host"}],
     }

@@ -103,6 +103,7 @@ def dns_objects(address: str) -> list[Raw]:
         ],
         "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/ready"]}, "periodSeconds": 1},
         "volumeMounts": [PROGRAMS_MOUNT],
+        "resources": {"requests": {"cpu": "100m"}},  # as CoreDNS asks for; without, a busy node lets it starve
     }
     template = {
         "metadata": {"labels": labels},

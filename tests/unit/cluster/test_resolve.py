@@ -388,6 +388,15 @@ def test_an_answer_says_how_long_it_holds() -> None:
     assert before.holds_since == datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC), "since its pod was started"
 
 
+def test_answers_can_be_given_as_far_as_the_view_has_got() -> None:
+    where = shop()
+    resolver = ViewResolver(where)
+    assert resolver.known_until("c") is None, "a view that stands still knows everything"
+    where.confirmed = NOON.timestamp()
+    assert resolver.known_until("c") == NOON + timedelta(seconds=5)
+    assert isinstance(ViewResolver(ClusterView("c")).known_until("c"), datetime), "one that has not begun knows nothing"
+
+
 def test_v4_mapped_and_dual_stack() -> None:
     where = shop(objects.pod("six", ip=("10.244.1.40", "fd00::40")))
     assert link(resolve(where, flow("::ffff:10.244.1.40")))[1] == workload("six", "Pod")
