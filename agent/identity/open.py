@@ -162,12 +162,10 @@ class OpenSockets:
         """Whose processes these are, and when the first of each pod's was started: the one that holds the namespace.
         0 where that cannot be read: no connection is older than the kernel.
         """
-        since_ns: dict[str, int] = {}
+        starts: dict[str, list[int]] = {}
         for process in processes:
-            pod, started_ns = process.container.pod_uid, self._started_ns(process.pid)
-            known = since_ns.setdefault(pod, started_ns)
-            since_ns[pod] = min(known or started_ns, started_ns or known)
-        return since_ns
+            starts.setdefault(process.container.pod_uid, []).append(self._started_ns(process.pid))
+        return {pod: min(filter(None, found), default=0) for pod, found in starts.items()}
 
     def _started_ns(self, pid: int) -> int:
         """0 where it cannot be read: it ended meanwhile."""

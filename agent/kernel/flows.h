@@ -32,7 +32,7 @@ struct flow_key {
 
 /*
  * Counters of a flow within one interval. process is in the value: as a key a process could fill the map by renaming.
- * The times are those of what `count` counts; where it is 0, of the rest: connections of earlier intervals that closed.
+ * The times are those of what `count` counts; where it is 0, of the rest: what closed of earlier intervals, or was answered.
  */
 struct flow_stats {
 	u64 first_ns;

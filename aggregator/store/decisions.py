@@ -100,12 +100,12 @@ class DecisionLog:
     """Blocking and thread-safe. Remembers the log of each cluster, which only grows."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader = for_reading(engine)
         self._writer = for_writing(engine)
         self._states: dict[str, DecisionState] = {}
 
     def state(self, cluster: str) -> DecisionState:
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             return self._read(connection, cluster)
 
     def append(self, cluster: str, make: Callable[[DecisionState], Iterable[DecisionEntry]]) -> DecisionState:

@@ -39,7 +39,7 @@ class EventLog:
     """Blocking and thread-safe."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._reader = for_reading(engine)
         self._writer = for_writing(engine)
         upserts = Upserts(engine.dialect.name)
         self._note = upserts.insert(schema.event).on_conflict_do_nothing().returning(schema.event.c.event_id)
@@ -81,7 +81,7 @@ class EventLog:
         """(the oldest that the webhook has not taken, how many there are)."""
         table = schema.event
         here = (table.c.cluster_id == cluster_id_of(cluster), table.c.told_ms == 0)
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             rows = connection.execute(
                 select(table).where(*here).order_by(table.c.found_ms, table.c.event_id).limit(limit)
             ).all()
@@ -106,7 +106,7 @@ class EventLog:
     def events(self, cluster: str, *, limit: int = 10_000) -> list[StoredEvent]:
         """The newest first."""
         table = schema.event
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             rows = connection.execute(
                 select(table)
                 .where(table.c.cluster_id == cluster_id_of(cluster))
@@ -123,7 +123,7 @@ class EventLog:
             .where(table.c.cluster_id == cluster_id_of(cluster), table.c.ended == OPEN)
             .group_by(table.c.kind)
         )
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             return {EventKind(row.kind): int(row.events) for row in connection.execute(wanted)}
 
     def forget(self, *, ended_before: datetime) -> int:
@@ -146,7 +146,7 @@ class EventLog:
     def _read(self, cluster: str, *where: Any) -> list[StoredEvent]:
         table = schema.event
         wanted = select(table).where(table.c.cluster_id == cluster_id_of(cluster), *where)
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             rows = connection.execute(wanted.order_by(table.c.found_ms, table.c.event_id)).all()
         return [_stored(row) for row in rows]
 

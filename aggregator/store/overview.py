@@ -50,7 +50,7 @@ class Overview:
     """
 
     def __init__(self, engine: Engine, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+        self._reader = for_reading(engine)
         self._clock = clock
         self._counting = threading.Lock()
         self._kept: dict[str, tuple[float, list[WorkloadCount]]] = {}
@@ -83,7 +83,7 @@ class Overview:
 
     def by_workload(self, cluster: str, namespace: str = "") -> list[WorkloadCount]:
         """Of one namespace, or of all of them."""
-        with translated(), for_reading(self._engine).connect() as connection:
+        with translated(), self._reader.connect() as connection:
             outward, inward = (
                 {tuple(row[:3]): row for row in connection.execute(_by_end(cluster, end, namespace))}
                 for end in ("src", "dst")

@@ -12,11 +12,24 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.model.link import Outcome
 from aggregator.store.deltas import CursorKey
 
 I64 = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
-_UNANSWERED = (3, 4, 5)  # of the protocol's outcomes: timed out, unreachable, aborted
+OUTCOMES = {  # by their numbers in the protocol
+    1: Outcome.ESTABLISHED,
+    2: Outcome.REFUSED,
+    3: Outcome.TIMED_OUT,
+    4: Outcome.UNREACHABLE,
+    5: Outcome.ABORTED,
+    6: Outcome.OPEN,
+}
+_UNANSWERED = [
+    number
+    for number, outcome in OUTCOMES.items()
+    if outcome in {Outcome.TIMED_OUT, Outcome.UNREACHABLE, Outcome.ABORTED}
+]
 
 
 class LocalSide(NamedTuple):

@@ -15,22 +15,14 @@ import numpy as np
 
 from aggregator.metrics import RECORDING_RESOLVED
 from aggregator.model.address import canonical_address
-from aggregator.model.link import Confidence, Outcome
+from aggregator.model.link import Confidence
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolution, Resolved, Resolver
-from aggregator.services.recording.deliveries import I64, FlowBatch, FlowColumns, LocalSide
+from aggregator.services.recording.deliveries import I64, OUTCOMES, FlowBatch, FlowColumns, LocalSide
 from aggregator.services.recording.judging import judge
 from aggregator.services.recording.keytable import Keys, KeyTable
 from aggregator.store.keys import milliseconds, moment
 
-_OUTCOMES = {
-    1: Outcome.ESTABLISHED,
-    2: Outcome.REFUSED,
-    3: Outcome.TIMED_OUT,
-    4: Outcome.UNREACHABLE,
-    5: Outcome.ABORTED,
-    6: Outcome.OPEN,
-}
 _DIRECTIONS = {1: Direction.INGRESS, 2: Direction.EGRESS}
 _CONFIDENCES = {1: Confidence.HIGH, 2: Confidence.LOW}
 _MAX_TOKENS = 1_000_000
@@ -195,7 +187,7 @@ class Identities:
             port=first & 0xFFFF,
             protocol=Protocol.of_number(first >> 16 & 0xFF),
             direction=_DIRECTIONS[first >> 24 & 0x3],
-            outcome=_OUTCOMES[first >> 26 & 0x7],
+            outcome=OUTCOMES[first >> 26 & 0x7],
             confidence=_CONFIDENCES[first >> 29 & 0x3],
         )
         resolution = judge(self._resolver, identity, opened=opened, seen=seen)

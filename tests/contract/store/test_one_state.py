@@ -7,19 +7,11 @@ import pytest
 from sqlalchemy import event
 
 from aggregator.model.link import Link, link_id
-from aggregator.store import Scope, Store, migrate, open_store
+from aggregator.store import Scope, Store, open_store
 from aggregator.store.deltas import AttemptDelta, Merge
 from aggregator.store.keys import COARSE_MINUTES, bucket_of, moment
-from tests.contract.store.test_sink import LINK, NOW_MS, OTHER, activity, sighting
+from tests.contract.store.rows import LINK, NOW_MS, OTHER, activity, sighting
 from tests.flowlink import CLUSTER
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    migrate(database_url)
-    opened = open_store(database_url, clock=lambda: moment(NOW_MS))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

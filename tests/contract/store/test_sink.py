@@ -1,16 +1,12 @@
 """One contract for both sinks: everything or nothing, once, and additive."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
 from aggregator.errors import CursorMovedError, LinkCollisionError, StoreError, StoreRefusedError
-from aggregator.model.link import Link, ObservedLink, link_id, link_key
-from aggregator.model.protocol import Protocol
-from aggregator.store import Cloned, Opened, Scope, Span, Store, migrate, open_store
+from aggregator.model.link import ObservedLink, link_id
+from aggregator.store import Cloned, Opened, Scope, Span, Store
 from aggregator.store.deltas import (
-    ACTIVITY,
     ActivityArray,
     AttemptDelta,
     CursorKey,
@@ -18,30 +14,19 @@ from aggregator.store.deltas import (
     EvidenceKind,
     EvidenceSighting,
     GapDelta,
-    LinkSighting,
     Merge,
     PendingFlow,
     PendingKey,
     QuarantinedBatch,
     Sides,
 )
-from aggregator.store.keys import COARSE_MINUTES, FINE_MINUTES, bucket_of, moment
+from aggregator.store.keys import COARSE_MINUTES, bucket_of, moment
 from aggregator.store.sink import CursorOpening
+from tests.contract.store.rows import LINK, NOW_MS, OTHER, activity, sighting
 from tests.flowlink import CLUSTER, workload
 
-NOW_MS = 1_790_000_000_000
 KEY = CursorKey(cluster=CLUSTER, agent_id="node-1", epoch=0xFFFF_FFFF_FFFF_FFF1)  # above 2^63 on purpose
 INSTANCE = 0x8000_0000_0000_0001
-LINK = Link(src=workload("client"), dst=workload("server"), protocol=Protocol.TCP, port=8080)
-OTHER = Link(src=workload("client"), dst=workload("server"), protocol=Protocol.TCP, port=9090)
-
-
-@pytest.fixture
-def store(database_url: str) -> Iterator[Store]:
-    migrate(database_url)
-    opened = open_store(database_url, clock=lambda: moment(NOW_MS))
-    yield opened
-    opened.close()
 
 
 def opening(
@@ -58,33 +43,6 @@ def take_cursor(store: Store, *, instance: int = INSTANCE, first_seq: int = 1, k
 
 def move(from_seq: int, to_seq: int, *, instance: int = INSTANCE, key: CursorKey = KEY) -> CursorMove:
     return CursorMove(key=key, instance=instance, from_seq=from_seq, to_seq=to_seq, at_ms=NOW_MS)
-
-
-def sighting(link: Link, **changes: object) -> LinkSighting:
-    values = {
-        "link": link,
-        "link_id": link_id(link),
-        "key": link_key(link),
-        "sides": Sides.CLIENT,
-        "established": True,
-        "high_confidence": True,
-        "probe_only": False,
-        "first_seen_ms": NOW_MS,
-        "last_seen_ms": NOW_MS,
-    }
-    return LinkSighting(**values | changes)  # type: ignore[arg-type]
-
-
-def activity(link: Link, *, at_ms: int = NOW_MS, **counters: int) -> ActivityArray:
-    from aggregator.store.keys import cluster_id_of
-
-    row = np.zeros(1, ACTIVITY)
-    row["link_id"] = link_id(link)
-    row["cluster_id"] = cluster_id_of(CLUSTER)
-    row["bucket_minute"] = bucket_of(at_ms, FINE_MINUTES)
-    for name, value in counters.items():
-        row[name] = value
-    return row
 
 
 def joined(*rows: ActivityArray) -> ActivityArray:

@@ -35,6 +35,13 @@ def not_yet(flow: FlowIdentity, reason: str, *, behind: bool = False) -> NotYet:
     return NotYet(reason=reason, fallback=link, behind=behind)
 
 
+async def deliver(store: Store, spool: Spool, resolver: FakeResolver, records: list[Flow]) -> None:
+    """One batch, from the spool into the store."""
+    async with running_aggregator(store, resolver=resolver) as aggregator, running_stream(spool, aggregator.port):
+        spool.append(batch_of(records))
+        await empty(spool)
+
+
 async def test_a_flow_that_waits_moves_to_its_link_or_to_its_raw_address(store: Store, spool: Spool) -> None:
     known = {"value": False}
 
@@ -45,9 +52,7 @@ async def test_a_flow_that_waits_moves_to_its_link_or_to_its_raw_address(store: 
         return answer if flow.port != 1_002 else replace(answer, fallback=None)
 
     resolver = FakeResolver(answer=answer, addresses={"10.0.0.2": "server"})
-    async with running_aggregator(store, resolver=resolver) as aggregator, running_stream(spool, aggregator.port):
-        spool.append(batch_of(flows(3)))
-        await empty(spool)
+    await deliver(store, spool, resolver, flows(3))
     assert store.pending_count(CLUSTER) == 3
     clock = {"ms": 0}
     settler = Settler(store=store, resolver=resolver, now_ms=lambda: clock["ms"])
@@ -69,12 +74,7 @@ async def test_a_flow_waits_as_long_as_the_view_is_behind(sqlite_store: Store, s
     behind = {"value": True}
 
     resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "view-behind", behind=behind["value"]))
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of(flows(2)))
-        await empty(spool)
+    await deliver(sqlite_store, spool, resolver, flows(2))
     [first, _] = sqlite_store.pending_flows(limit=10)
     clock = {"ms": first.deadline_ms + 1_000}
     settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
@@ -87,12 +87,7 @@ async def test_a_flow_waits_as_long_as_the_view_is_behind(sqlite_store: Store, s
 
 async def test_a_view_that_stays_behind_is_not_waited_for_for_ever(sqlite_store: Store, spool: Spool) -> None:
     resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "view-behind", behind=True))
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of(flows(1)))
-        await empty(spool)
+    await deliver(sqlite_store, spool, resolver, flows(1))
     [flow] = sqlite_store.pending_flows(limit=10)
     clock = {"ms": flow.deadline_ms + BEHIND_MS - 1}
     settler = Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: clock["ms"])
@@ -106,13 +101,8 @@ async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_n
 ) -> None:
     """Its pod was deleted and its address given away: the link was told of when the connection was opened."""
     resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "address-changed-hands"))
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        found_open = Flow(port=8080, count=0, outcome=flowlink_pb2.OUTCOME_OPEN)
-        spool.append(batch_of([Flow(port=6379, count=0), found_open, Flow(port=5432, count=1)]))
-        await empty(spool)
+    found_open = Flow(port=8080, count=0, outcome=flowlink_pb2.OUTCOME_OPEN)
+    await deliver(sqlite_store, spool, resolver, [Flow(port=6379, count=0), found_open, Flow(port=5432, count=1)])
     assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 3
     assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
     assert sqlite_store.pending_count(CLUSTER) == 0
@@ -123,12 +113,8 @@ async def test_an_open_connection_to_an_address_that_was_never_a_pod_s_is_a_link
 ) -> None:
     """It was opened before the agents came, and nothing else tells of it."""
     resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "cluster-subnets-incomplete"))
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        spool.append(batch_of([Flow(port=5432, count=0, longest_ms=60_000, outcome=flowlink_pb2.OUTCOME_OPEN)]))
-        await empty(spool)
+    found_open = Flow(port=5432, count=0, longest_ms=60_000, outcome=flowlink_pb2.OUTCOME_OPEN)
+    await deliver(sqlite_store, spool, resolver, [found_open])
     assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 1
     assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
 
@@ -147,17 +133,12 @@ async def test_what_waits_is_judged_by_when_it_was_opened(sqlite_store: Store, s
         return Resolved(link=link, holds_since=moment(change_ms - 1) if new else None)
 
     resolver = FakeResolver(answer=answer)
-    async with (
-        running_aggregator(sqlite_store, resolver=resolver) as aggregator,
-        running_stream(spool, aggregator.port),
-    ):
-        closed = Flow(port=1, count=0, longest_ms=120_000)
-        young, old = (
-            Flow(port=port, count=0, longest_ms=longest_ms, outcome=flowlink_pb2.OUTCOME_OPEN)
-            for port, longest_ms in ((2, 10_000), (3, 120_000))
-        )
-        spool.append(batch_of([closed, young, old]))
-        await empty(spool)
+    closed = Flow(port=1, count=0, longest_ms=120_000)
+    young, old = (
+        Flow(port=port, count=0, longest_ms=longest_ms, outcome=flowlink_pb2.OUTCOME_OPEN)
+        for port, longest_ms in ((2, 10_000), (3, 120_000))
+    )
+    await deliver(sqlite_store, spool, resolver, [closed, young, old])
     known["value"] = True
     assert Settler(store=sqlite_store, resolver=resolver).settle() == 3
     assert {

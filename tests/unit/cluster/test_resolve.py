@@ -252,6 +252,14 @@ def test_an_unknown_address_inside_the_pod_range_waits() -> None:
     assert answer.reason == "nobody-known-in-pod-range"
 
 
+def test_an_address_that_a_pod_has_let_go_is_told_from_one_that_nobody_had() -> None:
+    where = shop()
+    where.remove("Pod", "shop", "api-1-a", uid="uid-api-1-a", at=NOON.timestamp())
+    answer = resolve(where, flow("10.244.2.6"), NOON + timedelta(minutes=5))
+    assert isinstance(answer, NotYet)
+    assert answer.reason == "address-let-go"
+
+
 def test_a_private_address_waits_while_the_subnets_are_incomplete() -> None:
     where = shop()
     where.remove("ServiceCIDR", "", "kubernetes", at=NOON.timestamp())

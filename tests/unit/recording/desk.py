@@ -17,15 +17,13 @@ class Desk:
     """Identities and Grouping as the recorder uses them."""
 
     def __init__(self, resolver: FakeResolver, *, most: int = 256, openings: Openings | None = None) -> None:
-        self.now_ms = NOW_MS - 60_000
+        self.now_ms = NOW_MS
         self.identities = Identities(resolver)
         self.grouping = Grouping(
             grace_ms=30_000,
             rolled_up=RollUp(most=most, known_addresses=lambda *_: {"src": set(), "dst": set()}),
             openings=openings,
         )
-        self.identities.begin()
-        self.now_ms = NOW_MS
 
     def group(self, *batches: list[Flow], end_ms: int = NOW_MS) -> Deltas:
         self.identities.begin()

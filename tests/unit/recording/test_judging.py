@@ -49,12 +49,7 @@ def open_for(seconds: float, *, outcome: int = flowlink_pb2.OUTCOME_ESTABLISHED)
 
 def handover(**more: int) -> tuple[FakeResolver, Desk]:
     resolver = FakeResolver(answer=Handover(**more))
-    desk = Desk(resolver)
-    desk.now_ms = CHANGE_MS + 1_000
-    resolver.generation = 2  # the view has noticed
-    desk.identities.begin()
-    desk.now_ms = NOW_MS
-    return resolver, desk
+    return resolver, Desk(resolver)
 
 
 def test_a_record_is_judged_by_its_own_time() -> None:
@@ -106,8 +101,7 @@ def test_an_answer_is_kept_for_what_was_opened_since_it_holds() -> None:
     resolver, desk = handover()
     desk.group([Flow(first_ms=4_000, last_ms=4_000)])
     desk.now_ms = NOW_MS + 1_000
-    resolver.generation, resolver.asked = 3, 0
-    desk.identities.begin()
+    resolver.generation, resolver.asked = 2, 0
     desk.group([Flow(first_ms=4_000, last_ms=4_000)], end_ms=NOW_MS + 3_000)
     for seconds in (5, 20, 25, 28):
         (closed,) = desk.group([open_for(seconds)]).activity
@@ -207,8 +201,7 @@ def test_nobody_can_have_opened_a_connection_while_nobody_was_behind_a_service(
 
 def test_an_answer_is_kept_no_longer_than_it_holds() -> None:
     """Some end by time alone, within one generation: the grace period of a Service that is gone, for one."""
-    resolver = FakeResolver(answer=Handover())
-    desk = Desk(resolver)
+    _, desk = handover()
     seen = [
         link.link.dst
         for end_ms in (CHANGE_MS - 3_000, CHANGE_MS + 3_000)
