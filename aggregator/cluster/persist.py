@@ -49,12 +49,13 @@ class Persistence:
         return True
 
     def load(self) -> int:
-        """Bring the past into the view; how many episodes."""
+        """Bring the past into a view that has seen nothing yet; how many episodes."""
         episodes = self._store.load_episodes(self._view.cluster, since=self._horizon())
         with self._view.lock:
             for episode in episodes:
                 self._written[episode.key] = hash(episode)
                 if episode.key == CONFIRMED:
+                    self._view.resumed = True
                     self._view.confirmed = max(self._view.confirmed, json.loads(episode.body)["confirmed"])
                 elif episode.kind == "labels":
                     restore_labels(self._view.labels, episode)

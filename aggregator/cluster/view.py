@@ -57,6 +57,7 @@ class ClusterView:
         self.generation = 0
         self.standing = Standing()
         self.confirmed = NEVER  # everything that happened until then has been seen
+        self.resumed = False  # only an earlier process's history is here, and the first lists have not come yet
         self.derive = derive
         self.cidrs = ClusterCidrs()
         self.cidr_inputs = 0  # grows when a Node or another source of CIDRs changes
@@ -211,6 +212,7 @@ class ClusterView:
                 services={key_of(facts) for facts in self.services.facts.values()},
                 until=at + SKEW_SECONDS,
             )
+            self.resumed = False
             self._changed()
 
     def config_map(self, namespace: str, name: str) -> Raw | None:

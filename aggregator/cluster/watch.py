@@ -196,14 +196,14 @@ class KubernetesSource:
         )
 
     def _tick(self) -> None:
-        right_at = self._right_at()
+        ready, right_at = self.ready, self._right_at()
         self.view.set_unread(self._unread())
-        if self.ready:
+        self.discovery.refresh(self.view)
+        if ready:
             if not self._was_ready:
                 self._was_ready = True
                 self.view.end_what_is_gone(time.time())
             self.view.confirmed = max(self.view.confirmed, right_at - self._settle_seconds)
-        self.discovery.refresh(self.view)
         now = time.time()
         for kind, reflector in self.reflectors.items():
             if reflector.state is not State.NOT_SERVED:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.cluster.controlplane import wait_until
+from tests.e2e.application import graph
 from tests.e2e.kube.layout import NODES
 from tests.e2e.proof import Proof
 from tests.e2e.wattle import CHART, NAMESPACE, RELEASE, VALUES, released
@@ -22,14 +23,14 @@ RESTART_SECONDS = 2.0  # until a node's service manager has a dead daemon up aga
 
 def test_soak(world: World, proof: Proof) -> None:
     """0 lost, 0 double against what the callers wrote down, whatever dies."""
-    dice = random.Random(int(os.environ.get("SEED") or time.time()))
+    known = world.learned().keys() | graph().keys()
     counted, written = world.at_rest()
     without_agent = 0
     kills: dict[str, int] = {}
     memory: dict[str, list[float]] = {}
     end = time.monotonic() + MINUTES * 60
     while time.monotonic() < end:
-        what = dice.choice(sorted(DEATHS))
+        what = random.choice(sorted(DEATHS))
         before, restarts = sum(world.written().values()), world.restarts(NAMESPACE, AGENTS)
         DEATHS[what](world)
         kills[what] = kills.get(what, 0) + 1
@@ -40,7 +41,7 @@ def test_soak(world: World, proof: Proof) -> None:
             )
             world.wattle.wait_ready()
             without_agent += sum(world.written().values()) - before
-        time.sleep(dice.uniform(*BETWEEN_KILLS_SECONDS))
+        time.sleep(random.uniform(*BETWEEN_KILLS_SECONDS))
         for name, mebibytes in world.wattle_memory().items():
             memory.setdefault(name, []).append(mebibytes)
     world.wattle.wait_ready()
@@ -55,7 +56,8 @@ def test_soak(world: World, proof: Proof) -> None:
         proof.figure(f"soak: memory of {name}, first and last third", f"{first:.0f}, {last:.0f} MiB")
         assert last <= first * GROWTH + 16, f"{name} grows: {found}"
     differing = {key: (made[key], seen[key]) for key in made if seen[key] != made[key]}
-    assert differing == {}, "made, and counted: lost or counted twice"
+    strangers = sorted(map(str, world.learned().keys() - known))
+    assert (differing, strangers) == ({}, []), f"(made, counted) {differing}, and links of nobody's {strangers}"
 
 
 def _first_and_last(samples: list[float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from aggregator.cluster.resolve import ViewResolver
 from aggregator.cluster.view import ClusterView
 from aggregator.errors import StoreError
 from aggregator.model.history import Episode
-from aggregator.model.resolution import NotYet
+from aggregator.model.resolution import NotYet, Resolved
 from tests.unit.cluster import objects
 from tests.unit.cluster.test_resolve import HTTP, HTTP_BEHIND, flow, link, workload
 
@@ -84,6 +84,29 @@ def test_yesterdays_addresses_are_still_resolved() -> None:
         answer = resolver.resolve(flow(remote, port), at(600))
         assert link(answer) == (workload("web"), workload("api"), 8080)
     assert isinstance(resolver.resolve(flow("10.244.1.6"), at(-90)), NotYet), "it is gone, and so is the grace period"
+
+
+def test_until_the_first_lists_have_come_every_flow_waits_for_them() -> None:
+    """However old it is: what the past does not keep, as the API server's addresses, would be named otherwise."""
+    memory = Memory()
+    assert Persistence(cluster(), memory).save() > 0
+    view = ClusterView("c")
+    assert Persistence(view, memory).load() > 0
+    resolver = ViewResolver(view)
+    before = resolver.generation
+    for address in ("10.244.1.6", "10.96.0.10", "192.168.0.1", "8.8.8.8", "10.244.1.99"):
+        answer = resolver.resolve(flow(address), at(600))
+        assert isinstance(answer, NotYet), address
+        assert answer.behind
+        assert answer.fallback is not None
+        assert str(answer.fallback.dst) == address
+    assert resolver.generation == before
+    until = resolver.known_until("c")
+    assert until is not None
+    assert until < at(600)
+    view.end_what_is_gone(NOW)
+    assert resolver.generation > before
+    assert isinstance(resolver.resolve(flow("8.8.8.8"), at(600)), Resolved)
 
 
 def test_an_address_that_changed_hands_while_it_was_down_is_not_guessed() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from aggregator.cluster.discover import discovered_cidrs
 from aggregator.cluster.reduce import FOREVER
-from aggregator.cluster.resolve import ViewResolver
+from aggregator.cluster.resolve import LETTING_GO_SECONDS, ViewResolver
 from aggregator.cluster.view import ClusterView
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Refused, Resolved
@@ -353,6 +353,8 @@ def test_a_view_that_lags_behind_the_flow_waits_and_then_says_so() -> None:
     assert resolve(where, flow("10.244.2.99")).behind, "nobody that is known yet"
     assert resolver.generation == before
     where.confirmed = NOON.timestamp()
+    assert resolve(where, flow("10.244.2.99")).behind, "a pod's status may come a little later than its flow"
+    where.confirmed = NOON.timestamp() + LETTING_GO_SECONDS
     assert not resolve(where, flow("10.244.2.99")).behind
     assert resolver.generation > before, "who asked too early is told to ask again"
     assert link(resolver.resolve(flow("10.244.2.6"), NOON))[1] == workload("api")
@@ -366,6 +368,12 @@ def test_a_flow_a_little_younger_than_the_view_is_answered_unless_its_peer_is_ab
     going["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:30Z"
     where.apply("Pod", going, at=NOON.timestamp())
     assert resolve(where, flow("10.244.2.6")).reason == "view-behind"
+    for seconds in (-1, 0, LETTING_GO_SECONDS - 0.1):
+        where.confirmed = NOON.timestamp() + seconds
+        assert resolve(where, flow("10.244.2.6")).reason == "view-behind"
+        assert resolve(where, flow("10.244.2.6")).behind, "it waits for the view, however long that takes"
+    where.confirmed = NOON.timestamp() + LETTING_GO_SECONDS
+    assert link(resolve(where, flow("10.244.2.6")))[1] == workload("api")
 
 
 def test_an_agent_that_sees_another_pod_use_an_address_makes_it_doubtful() -> None:
