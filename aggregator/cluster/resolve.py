@@ -38,7 +38,6 @@ LETTING_GO_SECONDS = 5.0
 # A node may follow a Service's endpoints this much later, or earlier, than the view.
 BACKENDS_LAG_SECONDS = 30.0
 WITHOUT_BACKENDS = "service-without-backends"
-VIEW_BEHIND = "view-behind"
 _MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
 
 
@@ -67,7 +66,7 @@ class ViewResolver:
 
     @property
     def generation(self) -> int:
-        if self._asked_ahead <= self._view.confirmed and self._asked_ahead > NEVER:
+        if self._asked_ahead <= self._view.seen_until and self._asked_ahead > NEVER:
             self._asked_ahead = NEVER
             self._turns += 1
         return self._view.generation + self._turns
@@ -77,11 +76,11 @@ class ViewResolver:
         with self._view.lock:
             question = _Question(self._view, flow, moment, self)
             answer = question.answer()
-            behind = self._view.resumed or moment + LETTING_GO_SECONDS > self._view.confirmed
+            behind = moment + LETTING_GO_SECONDS > self._view.seen_until
         return replace(answer, behind=behind, holds_since=question.since) if isinstance(answer, NotYet) else answer
 
     def known_until(self, _cluster: str) -> datetime | None:
-        until = NEVER if self._view.resumed else self._view.confirmed + FRESH_SECONDS
+        until = self._view.seen_until + FRESH_SECONDS
         return datetime.fromtimestamp(max(0.0, until), UTC) if until < _MAX_SECONDS else None
 
     def asked_ahead(self, moment: float) -> None:
@@ -131,12 +130,10 @@ class _Question:
             return NotYet(reason=remote.reason, fallback=self._link(local, raw).link)
         if _is_trial(local) and _is_trial(remote):  # both: a name alone must not hide what a pod does to others
             return Refused(reason="trial")
-        if self._view.resumed:
-            return NotYet(reason=VIEW_BEHIND, fallback=self._link(local, raw).link)
-        ahead = self._moment - self._view.confirmed
+        ahead = self._moment - self._view.seen_until
         if ahead > (FRESH_SECONDS if self._steady else -LETTING_GO_SECONDS):
             self._resolver.asked_ahead(self._moment + (0.0 if self._steady else LETTING_GO_SECONDS))
-            return NotYet(reason=VIEW_BEHIND, fallback=self._link(local, raw).link)
+            return NotYet(reason="view-behind", fallback=self._link(local, raw).link)
         return self._link(local, remote)
 
     def _link(self, local: _End, remote: _End) -> Resolved:

@@ -76,6 +76,11 @@ class ClusterView:
         self._unread: frozenset[str] = frozenset()
         self._declared: tuple[DeclaredCaller, ...] | None = None  # None = to be worked out anew
 
+    @property
+    def seen_until(self) -> float:
+        """Until then answers can be given: what was confirmed, once this process has seen anything itself."""
+        return NEVER if self.resumed else self.confirmed
+
     # ---- what comes in ----------------------------------------------------------------------------------------------
 
     def apply(self, kind: str, raw: Raw, *, at: float) -> None:

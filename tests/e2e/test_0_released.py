@@ -1,13 +1,11 @@
 """Released: the agents run with what the chart gives them on a real kubelet and containerd, and with no more."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.e2e.kube.layout import NODES
 from tests.e2e.kube.objects import pods
 from tests.e2e.wattle import NAMESPACE
-from tests.e2e.world import World
+from tests.e2e.world import World, status_of
 
 # capability.h: NET_ADMIN, SYS_PTRACE, PERFMON, BPF
 FOUR_CAPABILITIES = 1 << 12 | 1 << 19 | 1 << 38 | 1 << 39
@@ -19,8 +17,7 @@ def statuses(world: World) -> list[dict[str, str]]:
     """/proc/PID/status of each agent."""
     found = pods(world.admin, NAMESPACE, "app.kubernetes.io/component=agent")
     assert {pod["spec"]["nodeName"] for pod in found} == {node.name for node in NODES}
-    texts = [Path(f"/proc/{world.pid_of(pod)}/status").read_text() for pod in found]
-    return [dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line) for text in texts]
+    return [status_of(world.pid_of(pod)) for pod in found]
 
 
 def test_an_agent_holds_four_capabilities_and_can_get_no_other(statuses: list[dict[str, str]]) -> None:

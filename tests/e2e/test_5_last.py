@@ -41,7 +41,7 @@ def test_soak(world: World, proof: Proof) -> None:
             )
             world.wattle.wait_ready()
             without_agent += sum(world.written().values()) - before
-        time.sleep(random.uniform(*BETWEEN_KILLS_SECONDS))
+        time.sleep(random.uniform(*BETWEEN_KILLS_SECONDS))  # the next one meets what is whole, or just coming back
         for name, mebibytes in world.wattle_memory().items():
             memory.setdefault(name, []).append(mebibytes)
     world.wattle.wait_ready()

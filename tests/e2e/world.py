@@ -254,11 +254,17 @@ class World:
         return found
 
 
+def status_of(pid: int) -> dict[str, str]:
+    """/proc/PID/status (proc_pid_status(5)), by its names."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
 def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise ProcessLookupError(f"process {pid} has ended")
+    found = status_of(pid).get("VmRSS")
+    if found is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return int(found.split()[0]) / 1024
 
 
 def edge_of_row(row: dict[str, Any]) -> Edge:
