@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.demo import ROOT, Shown, run_demo
+from tests.plainuser import AS_NOBODY
 
 
 def truth(scenario: str) -> list[dict[str, Any]]:
@@ -220,16 +221,7 @@ def test_a_scenario_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_without_root_the_way_out_is_named() -> None:
     ran = subprocess.run(
-        [
-            "/usr/bin/setpriv",
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            sys.executable,
-            "-m",
-            "lab.demo",
-            "lab/shop.yaml",
-        ],
+        [*AS_NOBODY, sys.executable, "-m", "lab.demo", "lab/shop.yaml"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -16,6 +16,7 @@ import yaml
 from lab import cgroups
 from lab.client import LabHandle, running, up
 from lab.errors import LabError
+from tests.plainuser import AS_NOBODY
 
 ROOT = Path(__file__).parents[3]
 TWO_NODES = Path(__file__).with_name("two-nodes.yaml")
@@ -247,9 +248,8 @@ def test_a_lab_that_cannot_settle_says_why_and_leaves_nothing(tmp_path: Path) ->
 
 
 def test_without_root_it_is_one_sentence() -> None:
-    code = "import os, runpy, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); sys.argv = ['lab', 'sweep']; "
     done = subprocess.run(
-        [sys.executable, "-B", "-c", code + "runpy.run_module('lab', run_name='__main__')"],
+        [*AS_NOBODY, sys.executable, "-B", "-m", "lab", "sweep"],
         cwd=ROOT,
         capture_output=True,
         text=True,

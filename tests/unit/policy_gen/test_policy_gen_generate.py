@@ -592,11 +592,15 @@ def test_where_a_range_was_found_is_kept_and_what_is_told_twice_stands_once() ->
 
 
 def test_what_another_part_of_the_program_froze_stays_frozen() -> None:
+    """By two objects: how many are frozen changes by itself, with each that nobody needs any more."""
+    before: list[None] = []
     gc.freeze()
     try:
-        frozen = gc.get_freeze_count()
+        after: list[None] = []
         assert made(seen(WEB, API, 80)).proposals
-        assert frozen == gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > 0
+        collected = set(map(id, gc.get_objects()))  # of what is not frozen
+        assert (id(before) in collected, id(after) in collected) == (False, True)
     finally:
         gc.unfreeze()
     assert made(seen(WEB, API, 80)).proposals
