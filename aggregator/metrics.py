@@ -56,7 +56,9 @@ RECORDING_ROLLED_UP = Counter(
 )
 PENDING = Gauge("wattle_pending_flows", "Flows that wait for the cluster view now, 5000 at most; of the leader.")
 PENDING_SETTLED = Counter(
-    "wattle_pending_settled_flows_total", "Flows that waited for the cluster view, by outcome.", ["outcome"]
+    "wattle_pending_settled_flows_total",
+    "Flows that waited for the cluster view, by outcome and, of those that nobody could be named for, why.",
+    ["outcome", "reason"],
 )
 
 PAIR_CONNECTIONS = Counter(

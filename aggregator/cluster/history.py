@@ -192,6 +192,13 @@ class History:
             found += [k for k, t in seen.items() if abs(t - moment) <= SIGHTING_SECONDS and k not in found]
         return found
 
+    def pods_named(self, namespace: str, name: str, ip: IPAddress) -> list[str]:
+        """Keys of the pods of this name that have, or had, the address: one after the other in a StatefulSet."""
+        timeline = self.pod_ips.get(ip)
+        keys = dict.fromkeys(span.key for span in timeline.spans) if timeline is not None else ()
+        pasts = ((key, self.pods.get(key)) for key in keys)
+        return [key for key, past in pasts if past is not None and (past.namespace, past.name) == (namespace, name)]
+
     def see_pod(
         self, key: str, facts: PodFacts, workload: Workload | None, *, since: float, until: float, at: float
     ) -> bool:

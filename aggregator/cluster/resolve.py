@@ -5,7 +5,7 @@ only when it is the single candidate at that time; several candidates, a view th
 yet are NotYet, whose fallback carries the raw address and never somebody's name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from aggregator.model.resolution import (
     ADDRESS_CHANGED_HANDS,
     ADDRESS_LET_GO,
     SERVICE_BACKENDS_DIFFER,
+    SERVICE_WITHOUT_BACKENDS,
     FlowIdentity,
     NotYet,
     Refused,
@@ -37,7 +38,6 @@ FRESH_SECONDS = 5.0
 LETTING_GO_SECONDS = 5.0
 # A node may follow a Service's endpoints this much later, or earlier, than the view.
 BACKENDS_LAG_SECONDS = 30.0
-WITHOUT_BACKENDS = "service-without-backends"
 _MAX_SECONDS = 253_402_300_799.0  # the last second that datetime can say
 
 
@@ -234,9 +234,12 @@ class _Question:
         return found
 
     def _pod_at(self, ip: IPAddress) -> _End | _Unknown | None:
+        return self._end_of(self._pods_at(ip))
+
+    def _end_of(self, keys: Iterable[str]) -> _End | _Unknown | None:
         """Several pods are an answer where all are one workload's, who took the address over from each other."""
         ends: list[_End] = []
-        for key in self._pods_at(ip):
+        for key in keys:
             past = self._history.pods.get(key)
             if past is None:
                 return _Unknown(ADDRESS_CHANGED_HANDS)
@@ -307,7 +310,7 @@ class _Question:
         """
         timeline = self._history.services.get(key)
         found = self._behind_states(key, chosen, self._states(timeline))
-        if timeline is None or not isinstance(found, _Unknown) or found.reason != WITHOUT_BACKENDS:
+        if timeline is None or not isinstance(found, _Unknown) or found.reason != SERVICE_WITHOUT_BACKENDS:
             return found
         self._narrow_to(timeline.holds_around(self._moment, BACKENDS_LAG_SECONDS))
         return self._behind_states(key, chosen, timeline.around(self._moment, BACKENDS_LAG_SECONDS))
@@ -335,22 +338,23 @@ class _Question:
             return _Unknown("service-has-no-such-port")
         match list(found):
             case []:
-                return _Unknown(WITHOUT_BACKENDS)
+                return _Unknown(SERVICE_WITHOUT_BACKENDS)
             case [(other, number)]:
                 return _End(other, pod=pods.pop() if len(pods) == 1 else "", service=service, port=number)
             case _:
                 return _Unknown(SERVICE_BACKENDS_DIFFER)
 
     def _backend_end(self, key: ServiceKey, backend: ServiceBackend) -> _End | _Unknown:
+        """A slice's word is about the pod that it names, which may be gone before the slice is written anew: whoever
+        has taken over the pod's address since is not behind the Service.
+        """
         if key[:2] == API_SERVER:
             return _End(ApiServer(cluster=self._view.cluster))
-        pods = (self._history.pods.get(k) for k in self._pods_at(backend.ip))
-        named = [
-            past for past in pods if past is not None and (past.namespace, past.name) == (key.namespace, backend.pod)
-        ]
-        if len(named) == 1:
-            return self._pod_end(named[0])
-        found = self._pod_at(backend.ip)
+        pods = self._pods_at(backend.ip)
+        named = self._history.pods_named(key.namespace, backend.pod, backend.ip)
+        if pods and backend.pod and not named:
+            return _Unknown(ADDRESS_CHANGED_HANDS)
+        found = self._end_of([pod for pod in pods if pod in named] or named or pods)
         if found is None and self._owners(self._history.node_ips, backend.ip):
             found = _End(Nodes(cluster=self._view.cluster))
         return found or self._nobodys(backend.ip)

@@ -13,6 +13,7 @@ ADDRESS_CHANGED_HANDS = "address-changed-hands"  # within the time that clocks a
 ADDRESS_LET_GO = "address-let-go"  # a pod had it, and nobody has it any more, or not yet
 NOBODY_IN_POD_RANGE = "nobody-known-in-pod-range"
 SERVICE_BACKENDS_DIFFER = "service-backends-differ"
+SERVICE_WITHOUT_BACKENDS = "service-without-backends"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,8 @@ def learned_is_the_graph(world: World, seconds: float = 150) -> None:
     while (found := world.learned()).keys() != wanted.keys() and time.monotonic() < deadline:
         time.sleep(3)
     assert sorted(map(str, wanted.keys() - found.keys())) == [], "never seen"
-    assert sorted(map(str, found.keys() - wanted.keys())) == [], "not in the graph"
+    others = found.keys() - wanted.keys()
+    assert sorted(map(str, others)) == [], f"not in the graph: {world.stranger(others)}"
     # A server's process is known only where it was seen to listen or to read; a client's always.
     strangers = {
         str(edge): found[edge]

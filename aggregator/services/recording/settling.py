@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from aggregator.model.resolution import (
     ADDRESS_CHANGED_HANDS,
     ADDRESS_LET_GO,
     NOBODY_IN_POD_RANGE,
+    SERVICE_WITHOUT_BACKENDS,
     NotYet,
     Refused,
     Resolution,
@@ -45,7 +47,14 @@ AT_ONCE = 5_000
 BEHIND_MS = 600_000
 _UNKNOWN_POD = Refused(reason="unknown-pod")
 _REMAINDER = Refused(reason="remainder-of-unknown")
-_PEER_IS_GONE = (ADDRESS_CHANGED_HANDS, ADDRESS_LET_GO, NOBODY_IN_POD_RANGE)
+_PEER_IS_GONE = (ADDRESS_CHANGED_HANDS, ADDRESS_LET_GO, NOBODY_IN_POD_RANGE, SERVICE_WITHOUT_BACKENDS)
+
+
+class _Outcome(NamedTuple):
+    """What a flow became, and what its peer, or its own pod, could not be named for."""
+
+    outcome: str
+    reason: str = ""
 
 
 class Settler:
@@ -93,7 +102,7 @@ class Settler:
         """Settle what can be; how many flows were. Raises StoreError with nothing changed."""
         now_ms = self._now_ms()
         settled: dict[tuple[str, str], list[tuple[PendingFlow, Answer]]] = defaultdict(list)
-        outcomes: dict[str, int] = defaultdict(int)
+        outcomes: dict[_Outcome, int] = defaultdict(int)
         waiting = self._store.pending_flows(limit=AT_ONCE)
         for flow in waiting:
             identity = identity_from_json(flow.identity)
@@ -141,25 +150,25 @@ class Settler:
             raise
         deltas.told()
         for outcome, count in outcomes.items():
-            PENDING_SETTLED.labels(outcome).inc(count)
+            PENDING_SETTLED.labels(*outcome).inc(count)
         return sum(outcomes.values())
 
 
-def _decide(resolution: Resolution, *, overdue_ms: int, opened: bool) -> tuple[Resolution | None, str]:
+def _decide(resolution: Resolution, *, overdue_ms: int, opened: bool) -> tuple[Resolution | None, _Outcome]:
     """What a waiting flow becomes now; None = it goes on waiting."""
     match resolution:
         case Resolved():
-            return resolution, "resolved"
+            return resolution, _Outcome("resolved")
         case Refused(reason=reason):
-            return resolution, reason
+            return resolution, _Outcome(reason)
         case NotYet(reason=reason, fallback=fallback, behind=behind):
             if overdue_ms < (BEHIND_MS if behind else 0):
-                return None, "waiting"
+                return None, _Outcome("waiting", reason)
             if fallback is None:
-                return _UNKNOWN_POD, _UNKNOWN_POD.reason
+                return _UNKNOWN_POD, _Outcome(_UNKNOWN_POD.reason, reason)
             if not opened and reason in _PEER_IS_GONE:
-                return _REMAINDER, _REMAINDER.reason
-            return Resolved(link=fallback), "raw-address"
+                return _REMAINDER, _Outcome(_REMAINDER.reason, reason)
+            return Resolved(link=fallback), _Outcome("raw-address", reason)
 
 
 def _batch_of(flows: Sequence[PendingFlow]) -> FlowBatch:

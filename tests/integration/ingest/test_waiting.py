@@ -4,8 +4,10 @@ import time
 from dataclasses import replace
 from datetime import datetime
 
+import pytest
+
 from agent.spool import Spool
-from aggregator.metrics import PENDING
+from aggregator.metrics import PENDING, PENDING_SETTLED
 from aggregator.model.link import Link
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolution, Resolved
 from aggregator.model.workload import Address
@@ -33,6 +35,10 @@ def not_yet(flow: FlowIdentity, reason: str, *, behind: bool = False) -> NotYet:
     raw = Address(cluster=CLUSTER, ip=flow.remote_ip)
     link = Link(src=workload("uid-client"), dst=raw, protocol=flow.protocol, port=flow.port)
     return NotYet(reason=reason, fallback=link, behind=behind)
+
+
+def settled_flows(outcome: str, reason: str) -> float:
+    return float(PENDING_SETTLED.labels(outcome, reason)._value.get())
 
 
 async def deliver(store: Store, spool: Spool, resolver: FakeResolver, records: list[Flow]) -> None:
@@ -96,16 +102,22 @@ async def test_a_view_that_stays_behind_is_not_waited_for_for_ever(sqlite_store:
     assert settler.settle() == 1
 
 
+@pytest.mark.parametrize("reason", ["address-changed-hands", "service-without-backends"])
 async def test_the_rest_of_a_connection_whose_peer_nobody_knows_any_more_is_no_new_link(
-    sqlite_store: Store, spool: Spool
+    sqlite_store: Store, spool: Spool, reason: str
 ) -> None:
     """Its pod was deleted and its address given away: the link was told of when the connection was opened."""
-    resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, "address-changed-hands"))
+    resolver = FakeResolver(answer=lambda flow, _at: not_yet(flow, reason))
+    before = {outcome: settled_flows(outcome, reason) for outcome in ("remainder-of-unknown", "raw-address")}
     found_open = Flow(port=8080, count=0, outcome=flowlink_pb2.OUTCOME_OPEN)
     await deliver(sqlite_store, spool, resolver, [Flow(port=6379, count=0), found_open, Flow(port=5432, count=1)])
     assert Settler(store=sqlite_store, resolver=resolver, now_ms=lambda: 1 << 45).settle() == 3
     assert {observed.link.port for observed in sqlite_store.links(Scope(cluster=CLUSTER))} == {5432}
     assert sqlite_store.pending_count(CLUSTER) == 0
+    assert {outcome: settled_flows(outcome, reason) - number for outcome, number in before.items()} == {
+        "remainder-of-unknown": 2,
+        "raw-address": 1,
+    }
 
 
 async def test_an_open_connection_to_an_address_that_was_never_a_pod_s_is_a_link(

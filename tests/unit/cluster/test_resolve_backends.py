@@ -3,8 +3,11 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from aggregator.cluster.reduce import FOREVER
 from aggregator.cluster.view import ClusterView
+from aggregator.cluster.watch import SETTLE_SECONDS
 from aggregator.model.resolution import NotYet, Resolved
 from tests.unit.cluster import objects
 from tests.unit.cluster.test_resolve import HTTP_BEHIND, NOON, flow, link, resolve, shop, workload
@@ -77,3 +80,60 @@ def test_what_is_said_of_a_service_that_nobody_is_behind_holds_as_long_as_the_hi
             since, until = answer.holds_since or moments[0], answer.holds_until or moments[-1]
             within = [other for other, moment in zip(answers, moments, strict=True) if since <= moment < until]
             assert {link(other)[1] for other in within} == {link(answer)[1]}
+
+
+def replaced(*slices: tuple[float, list[str]], name: str = "api-1-b") -> ClusterView:
+    """The pod behind the Service is deleted at noon, and its address goes to another workload's at once; another of
+    its own comes. `slices`: seconds after noon, and the addresses that stand behind the Service from then on.
+    """
+    where = shop()
+    pods = {"10.244.2.6": "api-1-a", "10.244.2.7": name}
+    named = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.6"], pods=["api-1-a"])
+    where.apply("EndpointSlice", named, at=(NOON - timedelta(minutes=1)).timestamp())
+
+    def then(seconds: float) -> float:
+        moment = (NOON + timedelta(seconds=seconds)).timestamp()
+        where.confirmed = moment - SETTLE_SECONDS
+        return moment
+
+    where.remove("Pod", "shop", "api-1-a", uid="uid-api-1-a", at=then(0))
+    started = "2026-01-01T12:00:00Z"
+    owner = objects.owned_by("ReplicaSet", "api-1")
+    for pod in (
+        objects.pod("rates", ip="10.244.2.6", node="node-2", started=started),
+        objects.pod("api-1-b", ip="10.244.2.7", node="node-2", started=started, owner=owner),
+    ):
+        where.apply("Pod", pod, at=then(1.5))
+    for seconds, ips in slices:
+        behind = objects.endpoint_slice("api", HTTP_BEHIND, ips, pods=[pods[ip] for ip in ips])
+        where.apply("EndpointSlice", behind, at=then(seconds))
+    where.confirmed = FOREVER
+    return where
+
+
+@pytest.mark.parametrize(
+    ("slices", "seconds"),
+    [
+        ([(3.0, ["10.244.2.7"])], 2.8),
+        ([(3.0, ["10.244.2.7"])], 3.5),
+        ([(2.0, []), (3.0, ["10.244.2.7"])], 2.8),
+        ([(0.5, []), (20.0, ["10.244.2.7"])], 10.0),
+        ([(90.0, ["10.244.2.7"])], 80.0),
+    ],
+    ids=["just-before", "just-after", "with-a-gap", "in-a-long-gap", "a-controller-that-sleeps"],
+)
+def test_a_backend_whose_address_is_another_pods_by_now_is_still_the_pod_that_the_slice_names(
+    slices: list[tuple[float, list[str]]], seconds: float
+) -> None:
+    """The controller of EndpointSlices goes after the pods in its own time: its word is about the pod that it names,
+    never about who took over that pod's address.
+    """
+    answer = resolve(replaced(*slices), flow("10.96.0.10", 80), NOON + timedelta(seconds=seconds))
+    assert link(answer) == (workload("web"), workload("api"), 8080)
+
+
+def test_a_backend_that_names_a_pod_unknown_at_its_address_is_not_who_had_it_before() -> None:
+    where = replaced((3.0, ["10.244.2.7"]), name="api-1-c")
+    answer = resolve(where, flow("10.96.0.10", 80), NOON + timedelta(minutes=1))
+    assert isinstance(answer, NotYet)
+    assert answer.reason == "address-changed-hands"
