@@ -6,10 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address, ip_network
 
 from tests.cluster.controlplane import wait_until
-from tests.e2e.application import graph
-from tests.e2e.kube.layout import NODES
+from tests.e2e.application import Edge, graph
+from tests.e2e.kube.layout import FAMILIES, NODES
 from tests.e2e.proof import Proof
 from tests.e2e.wattle import CHART, NAMESPACE, RELEASE, VALUES, released
 from tests.e2e.world import World
@@ -58,7 +59,20 @@ def test_soak(world: World, proof: Proof) -> None:
     differing = {key: (made[key], seen[key]) for key in made if seen[key] != made[key]}
     assert differing == {}, f"(made, counted) {differing}"
     others = world.learned().keys() - known
+    nameless = {edge for edge in others if _called_by_a_pod_that_nobody_remembers(edge)}
+    proof.figure("soak: pods of the CronJob that came and went unseen, so that their calls have no name", len(nameless))
+    others -= nameless
     assert sorted(map(str, others)) == [], f"not in the graph: {world.stranger(others)}"
+
+
+def _called_by_a_pod_that_nobody_remembers(edge: Edge) -> bool:
+    """A CronJob's pod may come and go while the aggregator is down, or its kubelet die before it has told of the pod's
+    address: no object says any more whose that was, and Wattle does not guess. Such a row is in no policy.
+    """
+    kind, _, ip = edge.src.partition("/")
+    called = {(known.dst, known.protocol, known.port) for known in graph() if "/CronJob/" in known.src}
+    in_pod_range = kind == "address" and any(ip_address(ip) in ip_network(family.pods) for family in FAMILIES)
+    return in_pod_range and (edge.dst, edge.protocol, edge.port) in called
 
 
 def _first_and_last(samples: list[float]) -> tuple[float, float]:

@@ -51,7 +51,7 @@ _PEER_IS_GONE = (ADDRESS_CHANGED_HANDS, ADDRESS_LET_GO, NOBODY_IN_POD_RANGE, SER
 
 
 class _Outcome(NamedTuple):
-    """What a flow became, and what its peer, or its own pod, could not be named for."""
+    """What a flow became, and why nobody could be named, where that is so."""
 
     outcome: str
     reason: str = ""
