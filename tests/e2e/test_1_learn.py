@@ -20,7 +20,7 @@ def learned_is_the_graph(world: World, seconds: float = 150) -> None:
         time.sleep(3)
     assert sorted(map(str, wanted.keys() - found.keys())) == [], "never seen"
     others = found.keys() - wanted.keys()
-    assert sorted(map(str, others)) == [], f"not in the graph: {world.stranger(others)}"
+    assert sorted(map(str, others)) == [], f"not in the graph: {world.told_of(others)}"
     # A server's process is known only where it was seen to listen or to read; a client's always.
     strangers = {
         str(edge): found[edge]

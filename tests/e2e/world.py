@@ -8,7 +8,8 @@ import subprocess
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,9 +254,9 @@ class World:
             found.setdefault(edge_of_row(row), set()).update(row["processes"])
         return found
 
-    def stranger(self, edges: Iterable[Edge]) -> str:
+    def told_of(self, edges: AbstractSet[Edge]) -> str:
         """What Wattle has of links that should not be, and why it could not name an end of any: for an error's text."""
-        rows = [row for row in self.rows() if edge_of_row(row) in set(edges)]
+        rows = [row for row in self.rows() if edge_of_row(row) in edges]
         told = [{name: row[name] for name in ("first_seen", "last_seen", "connections", "established")} for row in rows]
         why = {name: value for name, value in self.wattle.metrics().items() if "settled_flows_total{" in name}
         return f"{told}, {why}"

@@ -7,6 +7,7 @@ reported some time later, too. What is asked is asked of the view as it was at t
 
 import os
 import random
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from aggregator.cluster.view import ClusterView
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolved
 from aggregator.model.workload import Workload
+from tests.property.cluster.events import arrived, delivered
 
 HISTORIES = int(os.environ.get("WATTLE_HISTORIES", "100000"))
 PARTS = 4  # so that they spread over the cores
@@ -108,16 +110,7 @@ def world(rng: random.Random, ip: object, name: str) -> World:
         tenancies.append(Tenancy(key, workload, got, lost))
         now = lost - rng.uniform(0, 1.5)  # the next pod may have been started before this one let go
         now = max(now, lost - (started - now))
-    return World(tenancies, _delivered(rng, events))
-
-
-def _delivered(rng: random.Random, events: list[tuple[float, Event]]) -> list[tuple[float, Event]]:
-    """In the order of the API server's commits, each up to a second later."""
-    last, found = 0.0, []
-    for committed, event in sorted(events, key=lambda e: e[0]):
-        last = max(last, committed + rng.uniform(0, 1))
-        found.append((last, event))
-    return found
+    return World(tenancies, delivered(rng, events))
 
 
 def play(view: ClusterView, event: Event, at: float) -> None:
@@ -162,13 +155,10 @@ def answers(rng: random.Random, ip: object, played: World) -> Iterator[tuple[Ten
             reported = moment + rng.choice((rng.uniform(1, 3), rng.uniform(3, 25)))
             flows.append((tenancy, seen, []))
             asked += [(reported + later, len(flows) - 1) for later in (0, 15)]
-    events = iter([*played.events, (FOREVER, None)])
-    arrival, event = next(events)
+    events = deque(played.events)
     for now, number in sorted(asked):
-        while arrival <= now:
-            assert event is not None
+        for arrival, event in arrived(events, now):
             play(view, event, arrival)
-            arrival, event = next(events)
         view.confirmed = now - SETTLE_SECONDS
         flows[number][2].append(resolver.resolve(flow(ip), flows[number][1]))
     for tenancy, _, found in flows:

@@ -6,7 +6,7 @@ kind some time later. The truth: every connection that is asked for was opened w
 """
 
 import random
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -21,6 +21,7 @@ from aggregator.cluster.watch import SETTLE_SECONDS
 from aggregator.model.protocol import Direction, Protocol
 from aggregator.model.resolution import FlowIdentity, NotYet, Resolved
 from aggregator.model.workload import Workload
+from tests.property.cluster.events import arrived, delivered
 from tests.unit.cluster import objects
 
 ORIGIN = 1_767_225_600.0  # 2026-01-01
@@ -70,26 +71,19 @@ def history(rng: random.Random) -> Played:
         leaves = now + rng.uniform(2, 30)
         pods += [(now + rng.uniform(0.5, 3), ("apply", taker)), (max(leaves, now + 3), ("remove", taker))]
     # No watch waits for another.
-    played.changes = sorted([*_delivered(rng, pods), *_delivered(rng, slices)], key=lambda change: change[0])
+    played.changes = sorted([*delivered(rng, pods), *delivered(rng, slices)], key=lambda change: change[0])
     return played
 
 
-def _delivered(rng: random.Random, changes: list[tuple[float, Change]]) -> Iterator[tuple[float, Change]]:
-    """In the order in which they were written, each up to a second later."""
-    last = 0.0
-    for written, change in sorted(changes, key=lambda each: each[0]):
-        last = max(last, written + rng.uniform(0, 1))
-        yield last, change
-
-
-def tell(view: ClusterView, change: Change, at: float) -> None:
-    what, raw = change
-    view.confirmed = at - SETTLE_SECONDS
-    if what == "apply":
-        view.apply(raw["kind"], raw, at=at)
-    else:
-        meta = raw["metadata"]
-        view.remove(raw["kind"], meta["namespace"], meta["name"], at=at, uid=meta["uid"])
+def tell(view: ClusterView, changes: deque[tuple[float, Change]], now: float) -> None:
+    """What has arrived by `now`, each at its time."""
+    for at, (what, raw) in arrived(changes, now):
+        view.confirmed = at - SETTLE_SECONDS
+        if what == "apply":
+            view.apply(raw["kind"], raw, at=at)
+        else:
+            meta = raw["metadata"]
+            view.remove(raw["kind"], meta["namespace"], meta["name"], at=at, uid=meta["uid"])
 
 
 def begun() -> ClusterView:
@@ -120,20 +114,14 @@ def test_a_service_of_one_workload_is_that_workload(seed: int) -> None:
     rng = random.Random(seed)
     played, view = history(rng), begun()
     resolver = ViewResolver(view)
-    told = iter([*played.changes, (FOREVER, None)])
-    at, change = next(told)
+    changes = deque(played.changes)
     reported = sorted((opened + rng.uniform(0.5, 20), opened) for opened in played.opened)
     for now, opened in reported:
-        while at <= now:
-            assert change is not None
-            tell(view, change, at)
-            at, change = next(told)
+        tell(view, changes, now)
         view.confirmed = now - SETTLE_SECONDS
         answer = resolver.resolve(CALL, datetime.fromtimestamp(opened, UTC))
         assert isinstance(answer, NotYet) or (isinstance(answer, Resolved) and answer.link.dst == SERVED)
-    while change is not None:
-        tell(view, change, at)
-        at, change = next(told)
+    tell(view, changes, FOREVER)
     view.confirmed = FOREVER
     for opened in played.opened:
         answer = resolver.resolve(CALL, datetime.fromtimestamp(opened, UTC))

@@ -143,17 +143,15 @@ def test_a_backend_is_the_pod_of_that_name_at_that_time() -> None:
     """Names are used again, in a StatefulSet by the next pod of the same ordinal."""
     where = shop()
     named = objects.endpoint_slice("api", HTTP_BEHIND, ["10.244.2.9"], pods=["db-0"])
-    for minutes, owner in ((-9, ("Job", "restore")), (5, ("StatefulSet", "db"))):
-        at = (NOON + timedelta(minutes=minutes)).timestamp()
-        started = (NOON + timedelta(minutes=minutes)).isoformat()
-        pod = objects.pod(
-            "db-0", ip="10.244.2.9", uid=f"uid-{owner[1]}", owner=objects.owned_by(*owner), started=started
-        )
+    for minutes, kind, name in ((-9, "Job", "restore"), (5, "StatefulSet", "db")):
+        moment = NOON + timedelta(minutes=minutes)
+        at, owner = moment.timestamp(), objects.owned_by(kind, name)
+        pod = objects.pod("db-0", ip="10.244.2.9", uid=f"uid-{name}", owner=owner, started=moment.isoformat())
         where.confirmed = at
-        where.apply(owner[0], {"metadata": objects.metadata(owner[1], "shop", uid=f"uid-{owner}"), "spec": {}}, at=at)
+        where.apply(kind, {"metadata": objects.metadata(name, "shop", uid=f"uid-of-{name}"), "spec": {}}, at=at)
         where.apply("Pod", pod, at=at)
         where.apply("EndpointSlice", named, at=at)
-        if owner[0] == "Job":
+        if kind == "Job":
             where.remove("Pod", "shop", "db-0", uid="uid-restore", at=at + 60)
     where.confirmed = FOREVER
     then, now = (resolve(where, flow("10.96.0.10", 80), NOON + timedelta(minutes=m)) for m in (-8.5, 8))
